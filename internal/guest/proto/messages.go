@@ -1,0 +1,253 @@
+package proto
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+// Op names what a connection is for.
+type Op string
+
+// The operations, with the body of their request and of their reply.
+const (
+	OpConfigure Op = "configure" // Config ->
+	OpInfo      Op = "info"      // -> Hello
+	OpWatch     Op = "watch"     // -> then events
+	OpExec      Op = "exec"      // Exec -> then exec frames
+	OpDial      Op = "dial"      // Dial -> then raw bytes
+	OpSSH       Op = "ssh"       // -> then raw bytes of the SSH protocol
+	OpLogs      Op = "logs"      // Logs -> then log frames
+	OpShutdown  Op = "shutdown"  // Shutdown ->
+	OpSetTime   Op = "settime"   // SetTime ->
+)
+
+// Request opens a connection on AgentPort.
+type Request struct {
+	Op   Op              `json:"op"`
+	Body json.RawMessage `json:"body,omitempty"`
+}
+
+// Reply answers a Request: either an error, or the operation's body.
+type Reply struct {
+	Error *Error          `json:"error,omitempty"`
+	Body  json.RawMessage `json:"body,omitempty"`
+}
+
+// ErrorKind sorts the agent's refusals.
+type ErrorKind string
+
+// The kinds of Error.
+const (
+	ErrorBadRequest ErrorKind = "bad-request" // the request makes no sense to this agent
+	ErrorFailed     ErrorKind = "failed"      // the guest could not do it
+)
+
+// Error is the agent's refusal.
+type Error struct {
+	Kind    ErrorKind `json:"kind"`
+	Message string    `json:"message"`
+}
+
+func (e *Error) Error() string { return e.Message }
+
+// InitKind is what the image starts as its first process.
+type InitKind string
+
+// The kinds of init. InitNone is an image without /sbin/init, where banger-init
+// stays process 1.
+const (
+	InitSystemd InitKind = "systemd"
+	InitOpenRC  InitKind = "openrc"
+	InitBusybox InitKind = "busybox"
+	InitNone    InitKind = "none"
+	InitOther   InitKind = "other"
+)
+
+// Hello is what the agent says of itself and its guest.
+type Hello struct {
+	Version string   `json:"version"` // of the agent
+	BootID  string   `json:"boot_id"` // /proc/sys/kernel/random/boot_id
+	Init    InitKind `json:"init"`
+	HasSSHD bool     `json:"has_sshd"` // the image has an SSH server of its own
+	Kernel  string   `json:"kernel"`   // uname -r
+}
+
+// EventKind sorts events.
+type EventKind string
+
+// The kinds of Event.
+const (
+	EventHello   EventKind = "hello"   // always the first: Hello
+	EventReady   EventKind = "ready"   // Stage was reached
+	EventGoodbye EventKind = "goodbye" // the guest goes down, for Reason
+)
+
+// Stage is how far the guest's own start has come.
+type Stage string
+
+// The stages. StageDefault is, under systemd, after tmpfiles and
+// sockets.target, elsewhere as soon as the agent is configured. StageSystem is
+// when the image's init is done.
+const (
+	StageDefault Stage = "default"
+	StageSystem  Stage = "system"
+)
+
+// Reason is why a guest goes down.
+type Reason string
+
+// The reasons.
+const (
+	ReasonPoweroff Reason = "poweroff"
+	ReasonReboot   Reason = "reboot"
+	ReasonHalt     Reason = "halt"
+)
+
+// Event is one thing that happened in the guest. A new watcher is told all
+// that happened since the guest's start.
+type Event struct {
+	Kind   EventKind `json:"kind"`
+	Hello  *Hello    `json:"hello,omitempty"`
+	Stage  Stage     `json:"stage,omitempty"`
+	Reason Reason    `json:"reason,omitempty"`
+}
+
+// Route is one route over eth0: To is 0.0.0.0/0 or ::/0 for the default route.
+type Route struct {
+	To  netip.Prefix `json:"to"`
+	Via netip.Addr   `json:"via"`
+}
+
+// Config gives a guest its identity and its surroundings. The same call again
+// changes nothing; a different one replaces what an earlier one set. A field
+// that is empty leaves that part of the guest alone.
+type Config struct {
+	Hostname  string         `json:"hostname,omitempty"` // a DNS label
+	Addresses []netip.Prefix `json:"addresses,omitempty"`
+	Routes    []Route        `json:"routes,omitempty"`
+	DNS       []netip.Addr   `json:"dns,omitempty"`
+	// AuthorizedKeys may log in as root: lines of an authorized_keys file.
+	AuthorizedKeys []string `json:"authorized_keys,omitempty"`
+	// HostKey is the machine's ed25519 host key as an OpenSSH or PKCS#8 PEM block.
+	HostKey string    `json:"host_key,omitempty"`
+	Time    time.Time `json:"time,omitzero"`
+	Entropy []byte    `json:"entropy,omitempty"` // 32 to 512 bytes for the kernel's generator
+	// Env reaches every command, login shell and service of the guest.
+	Env     map[string]string `json:"env,omitempty"`
+	CACerts []string          `json:"ca_certs,omitempty"` // PEM certificates to trust
+	// MachineID is 32 lower-case hex digits. Under systemd it only replaces an
+	// id that is there already: an empty one is filled by systemd itself.
+	MachineID string `json:"machine_id,omitempty"`
+}
+
+// Exec asks for a command to run as root.
+type Exec struct {
+	Argv []string          `json:"argv"`
+	Env  map[string]string `json:"env,omitempty"` // over the login defaults
+	Cwd  string            `json:"cwd,omitempty"` // default: root's home
+	TTY  bool              `json:"tty,omitempty"` // one terminal instead of three pipes
+	Rows uint16            `json:"rows,omitempty"`
+	Cols uint16            `json:"cols,omitempty"`
+}
+
+// ExecErrorKind sorts commands that never ran.
+type ExecErrorKind string
+
+// The kinds of ExecError.
+const (
+	ExecNoProgram   ExecErrorKind = "no-program"   // not found: 127
+	ExecCannot      ExecErrorKind = "cannot-exec"  // found, and the kernel refuses it: 126
+	ExecNoDirectory ExecErrorKind = "no-directory" // Cwd is not a directory: 126
+)
+
+// ExecError is why a command never ran.
+type ExecError struct {
+	Kind    ExecErrorKind `json:"kind"`
+	Message string        `json:"message"`
+}
+
+func (e *ExecError) Error() string { return e.Message }
+
+// Status is the exit status that a shell would show for e.
+func (e *ExecError) Status() int {
+	if e.Kind == ExecNoProgram {
+		return 127
+	}
+	return 126
+}
+
+// Dial asks for a connection within the guest.
+type Dial struct {
+	Network string `json:"network"` // tcp or unix
+	Addr    string `json:"addr"`
+}
+
+// Logs asks for the guest's kernel log, then its journal where it has one.
+type Logs struct {
+	Follow bool `json:"follow,omitempty"`
+}
+
+// The sources of a log line.
+const (
+	LogKernel  byte = 'k'
+	LogJournal byte = 'j'
+)
+
+// LogLine is one line of a guest's log.
+type LogLine struct {
+	Source byte
+	Text   string
+}
+
+// Shutdown asks the image's init to go down. The reply comes before it does.
+type Shutdown struct {
+	Reason Reason `json:"reason"`
+}
+
+// SetTime sets the guest's clock.
+type SetTime struct {
+	Time time.Time `json:"time"`
+}
+
+// Decode reads the body of a message into v. Unknown fields are refused, so
+// that a newer host learns that an older agent does not know them; the error
+// wraps ErrFrame and is fit to be shown.
+func Decode(body []byte, v any) error {
+	if len(body) == 0 {
+		body = []byte("{}")
+	}
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return fmt.Errorf("%w: %s", ErrFrame, Clean(err.Error(), MaxText))
+	}
+	return nil
+}
+
+// Resize is the payload of a Resize frame.
+func (w *Writer) Resize(rows, cols uint16) error {
+	payload := binary.BigEndian.AppendUint16(nil, rows)
+	return w.Frame(TypeResize, binary.BigEndian.AppendUint16(payload, cols))
+}
+
+// Size reads the payload of a Resize frame.
+func (f Frame) Size() (rows, cols uint16) {
+	return binary.BigEndian.Uint16(f.Payload), binary.BigEndian.Uint16(f.Payload[2:])
+}
+
+// Uint32 reads the payload of a frame of one number.
+func (f Frame) Uint32() uint32 { return binary.BigEndian.Uint32(f.Payload) }
+
+// Status reads the payload of an Exit frame. A status that no process can have
+// is an error.
+func (f Frame) Status() (int, error) {
+	n := f.Uint32()
+	if n > MaxStatus {
+		return 0, fmt.Errorf("%w: exit status %d", ErrFrame, n)
+	}
+	return int(n), nil
+}
