@@ -1,0 +1,119 @@
+package network
+
+import (
+	"net/netip"
+
+	"github.com/google/nftables"
+
+	"github.com/banger-vm/banger/internal/network/ruleset"
+)
+
+// Ranges that no guest may speak to: link-local, where clouds keep metadata and
+// credentials; and multicast with all that is above it, broadcast included.
+var (
+	linkLocal = netip.MustParsePrefix("169.254.0.0/16")
+	multicast = netip.MustParsePrefix("224.0.0.0/3")
+)
+
+const dnsPort = 53
+
+// tableName is that of both tables of this bridge.
+func (c Config) tableName() string { return "banger-" + c.Bridge }
+
+// tables are the wanted rules. What guests may do is decided before any
+// address is rewritten (another program's port forwards would hide an address
+// of the host), what may reach them where packets are forwarded, and who they
+// may claim to be where frames enter the bridge.
+//
+// Each thing that is forbidden is forbidden by one rule only, so that a test
+// can take that rule away and see the thing happen.
+func (c Config) tables(attached []Lease, uplinks []string) []ruleset.Table {
+	return []ruleset.Table{c.packets(uplinks), c.frames(attached)}
+}
+
+func (c Config) packets(uplinks []string) ruleset.Table {
+	ups := ruleset.Links("uplinks", uplinks)
+	return ruleset.Table{
+		Family: nftables.TableFamilyINet,
+		Name:   c.tableName(),
+		Sets:   []*ruleset.Set{ups},
+		Chains: []ruleset.Chain{c.fromGuests(), c.forwarded(ups), c.nat()},
+	}
+}
+
+func (c Config) fromGuests() ruleset.Chain {
+	self := netip.PrefixFrom(c.Addr.Addr(), 32)
+	return ruleset.Chain{
+		Name: "from_guests", Type: nftables.ChainTypeFilter,
+		Hook: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityMangle, At: "hook prerouting priority mangle",
+		Rules: []ruleset.Rule{
+			ruleset.NewRule("not from a guest", ruleset.InFromOther(c.Bridge), ruleset.Accept()),
+			ruleset.NewRule("", ruleset.Replies(), ruleset.Accept()),
+			ruleset.NewRule("would leave with a guest's address", ruleset.Invalid(), ruleset.Drop()),
+			ruleset.NewRule("resolver", ruleset.To(self), ruleset.UDPTo(dnsPort), ruleset.Accept()),
+			ruleset.NewRule("resolver", ruleset.To(self), ruleset.TCPTo(dnsPort), ruleset.Accept()),
+			ruleset.NewRule("gateway answers pings", ruleset.To(self), ruleset.Ping(), ruleset.Accept()),
+			ruleset.NewRule("no other service of the host", ruleset.ToLocal(), ruleset.Drop()),
+			ruleset.NewRule("no other guest", ruleset.To(c.Addr.Masked()), ruleset.Drop()),
+			ruleset.NewRule("no metadata", ruleset.To(linkLocal), ruleset.Drop()),
+			ruleset.NewRule("no multicast or broadcast", ruleset.To(multicast), ruleset.Drop()),
+		},
+	}
+}
+
+func (c Config) forwarded(uplinks *ruleset.Set) ruleset.Chain {
+	return ruleset.Chain{
+		Name: "forwarded", Type: nftables.ChainTypeFilter,
+		Hook: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter, At: "hook forward priority filter",
+		Rules: []ruleset.Rule{
+			ruleset.NewRule("guests' replies, also to what lives on this host", ruleset.Replies(), ruleset.Accept()),
+			ruleset.NewRule("no network that lives on this host", ruleset.InFrom(c.Bridge), ruleset.OutToKind("bridge"), ruleset.OutToNoneOf(uplinks), ruleset.Drop()),
+			ruleset.NewRule("guests are called by their host only", ruleset.OutTo(c.Bridge), ruleset.Drop()),
+		},
+	}
+}
+
+func (c Config) nat() ruleset.Chain {
+	return ruleset.Chain{
+		Name: "nat", Type: nftables.ChainTypeNAT,
+		Hook: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource, At: "hook postrouting priority srcnat",
+		Rules: []ruleset.Rule{
+			ruleset.NewRule("", ruleset.From(c.Addr.Masked()), ruleset.OutToOther(c.Bridge), ruleset.Masquerade()),
+		},
+	}
+}
+
+func (c Config) frames(attached []Lease) ruleset.Table {
+	guests := guestSet(attached)
+	return ruleset.Table{
+		Family: nftables.TableFamilyBridge,
+		Name:   c.tableName(),
+		Sets:   []*ruleset.Set{guests},
+		Chains: []ruleset.Chain{{
+			Name: "from_guests", Type: nftables.ChainTypeFilter,
+			Hook: nftables.ChainHookPrerouting, Priority: bridgeFilter, At: "hook prerouting priority filter",
+			Rules: []ruleset.Rule{
+				ruleset.NewRule("not from a guest", ruleset.InFromOtherThan(c.tapPrefix()), ruleset.Accept()),
+				ruleset.NewRule("its own addresses", ruleset.FrameOf(guests), ruleset.Accept()),
+				ruleset.NewRule("its own addresses, to the gateway", ruleset.ARPOf(guests, c.Addr.Addr()), ruleset.Accept()),
+				ruleset.NewRule("nothing else, IPv6 included", ruleset.Drop()),
+			},
+		}},
+	}
+}
+
+// bridgeFilter is what nft calls priority filter in a bridge table: NF_BR_PRI_FILTER_BRIDGED.
+var bridgeFilter = nftables.ChainPriorityRef(-200)
+
+func guestSet(attached []Lease) *ruleset.Set {
+	var guests []ruleset.Element
+	for _, l := range attached {
+		guests = append(guests, l.element())
+	}
+	return ruleset.Guests("guests", guests)
+}
+
+// element is the lease's own in the set of guests.
+func (l Lease) element() ruleset.Element {
+	return ruleset.Guest(l.Tap, macOf(l.Addr.Addr()), l.Addr.Addr())
+}
