@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -202,7 +204,7 @@ func tail(path string, from int64) string {
 // Status tells of the daemon.
 func (c *Client) Status(ctx context.Context) (api.DaemonStatus, error) {
 	var s api.DaemonStatus
-	return s, c.call(ctx, "GET", "/v1/status", nil, &s)
+	return s, c.call(ctx, http.MethodGet, "/v1/status", nil, &s)
 }
 
 // Shutdown ends the daemon and returns when its process is gone. VMs run on.
@@ -223,12 +225,27 @@ func (c *Client) Shutdown(ctx context.Context) error {
 		return err
 	}
 	defer unix.Close(process)
-	if err := daemon.call(ctx, "POST", "/v1/shutdown", nil, nil); err != nil {
-		return err
-	}
+	asked := daemon.call(ctx, http.MethodPost, "/v1/shutdown", nil, nil)
 	conn.Close() // a daemon may wait for its connections to end
 	daemon.Close()
+	if asked != nil {
+		return alreadyEnding(ctx, process, asked)
+	}
 	return awaitEnd(ctx, process)
+}
+
+// dyingTime is how long a daemon that does not take the request may go on
+// dying.
+const dyingTime = 2 * time.Second
+
+// alreadyEnding forgives a refusal to a daemon that was on its way out.
+func alreadyEnding(ctx context.Context, process int, refusal error) error {
+	ctx, cancel := context.WithTimeout(ctx, dyingTime)
+	defer cancel()
+	if awaitEnd(ctx, process) != nil {
+		return refusal
+	}
+	return nil
 }
 
 // Start makes sure that a daemon runs.
