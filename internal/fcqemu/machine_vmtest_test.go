@@ -1,0 +1,389 @@
+//go:build vmtest
+
+package fcqemu
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/banger-vm/banger/internal/firecracker"
+	"github.com/banger-vm/banger/internal/firecracker/fcserver"
+	"github.com/banger-vm/banger/internal/guest/serialmux"
+)
+
+func TestResetEndsTheMachineWithStatusZero(t *testing.T) {
+	for _, verb := range []string{"reboot", "panic"} {
+		t.Run(verb, func(t *testing.T) {
+			g := boot(t, config(t, verb))
+			g.expect("guest: up")
+			if status := g.ended(); status != 0 {
+				t.Errorf("status %d, want 0", status)
+			}
+		})
+	}
+}
+
+func TestPoweroffDoesNotEndTheMachine(t *testing.T) {
+	g := boot(t, config(t, "poweroff"))
+	g.expect("reboot: Power down")
+	<-g.running.off
+	g.still()
+	for _, do := range []func(context.Context) error{g.Pause, g.Resume} {
+		if err := do(context.Background()); err != nil {
+			t.Error(err)
+		}
+	}
+	g.still()
+	if err := g.Close(); err != nil {
+		t.Error(err)
+	}
+	if g.ended() == 0 {
+		t.Error("a machine that was closed ended as if its guest had reset it")
+	}
+}
+
+func TestDrivesAreInOrderWithTheirSizesAndFlags(t *testing.T) {
+	cfg := config(t, "drives", "read:vda", "read:vdb", "read:vdc", "read:vdd")
+	for i := range 4 {
+		d := drive(t, int64(i+1)<<20, fmt.Sprintf("I am number %d", i))
+		cfg.Drives = append(cfg.Drives, d)
+	}
+	cfg.Drives[0].ReadOnly = true
+	cfg.Drives[0].File = openFile(t, cfg.Drives[0].File.Path, os.O_RDONLY)
+	cfg.Drives[2].Cache = firecracker.CacheUnsafe
+	g := boot(t, cfg)
+	got := g.until("guest: done", "")
+	want := []string{
+		`drive: vda sectors=2048 ro=1 cache="write back" discard=0`,
+		`drive: vdb sectors=4096 ro=0 cache="write back" discard=0`,
+		`drive: vdc sectors=6144 ro=0 cache="write back" discard=0`,
+		`drive: vdd sectors=8192 ro=0 cache="write back" discard=0`,
+		"read: vda I am number 0", "read: vdb I am number 1", "read: vdc I am number 2", "read: vdd I am number 3",
+	}
+	got = slices.DeleteFunc(got, func(line string) bool {
+		return !strings.HasPrefix(line, "drive:") && !strings.HasPrefix(line, "read:")
+	})
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestWritesReachTheFileAndReadOnlyDrivesRefuseThem(t *testing.T) {
+	cfg := config(t, "write:vda:written_by_the_guest", "write:vdb:never")
+	cfg.Drives = []fcserver.Drive{drive(t, 1<<20, "before"), drive(t, 1<<20, "before")}
+	cfg.Drives[1].ReadOnly = true
+	cfg.Drives[1].File = openFile(t, cfg.Drives[1].File.Path, os.O_RDONLY)
+	g := boot(t, cfg)
+	if line := g.expect("write: vda"); line != "write: vda <nil>" {
+		t.Errorf("got %q", line)
+	}
+	if line := g.expect("write: vdb"); !strings.Contains(line, "not permitted") {
+		t.Errorf("got %q, want a refusal", line)
+	}
+	for i, want := range []string{"written_by_the_guest", "before"} {
+		got, err := os.ReadFile(cfg.Drives[i].File.Path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasPrefix(string(got), want+"\x00") {
+			t.Errorf("drive %d begins with %q, want %q", i, got[:32], want)
+		}
+	}
+}
+
+func TestAFailedWriteIsTheGuestsToSee(t *testing.T) {
+	cfg := config(t, "write:vda:no_room", "say:still_here")
+	cfg.Drives = []fcserver.Drive{{ID: "full", File: openFile(t, fullDisk(t), os.O_RDWR), Cache: firecracker.CacheWriteback}}
+	g := boot(t, cfg)
+	if line := g.expect("write: vda"); line == "write: vda <nil>" {
+		t.Errorf("got %q, want an error", line)
+	}
+	g.expect("say: still_here")
+	if !strings.Contains(g.log.text(), "No space left on device") {
+		t.Errorf("the log does not tell of it:\n%s", g.log.text())
+	}
+}
+
+func TestTheMachineIsWhatWasAskedFor(t *testing.T) {
+	cfg := config(t, "facts", "random")
+	cfg.Machine.VCPUCount, cfg.Machine.MemSizeMiB, cfg.Machine.SMT = 2, 512, true
+	cfg.Entropy = &firecracker.Entropy{}
+	g := boot(t, cfg)
+	facts := g.until("guest: done", "fact: ")
+	for _, want := range []string{"cpus 2", "threads 0-1", "clocksource tsc", "rng virtio_rng.0"} {
+		if !slices.Contains(facts, want) {
+			t.Errorf("%q is missing in %q", want, facts)
+		}
+	}
+	var kib int
+	if _, err := fmt.Sscanf(facts[0], "MemTotal: %d kB", &kib); err != nil || kib < 440<<10 || kib > 512<<10 {
+		t.Errorf("%q is not about 512 MiB", facts[0])
+	}
+	if !slices.Contains(g.seen, "random: 8 <nil>") {
+		t.Errorf("no random bytes: %q", g.seen)
+	}
+}
+
+func TestManyDevices(t *testing.T) {
+	cfg := config(t, "drives")
+	for range maxDevices {
+		cfg.Drives = append(cfg.Drives, drive(t, 1<<20, ""))
+	}
+	g := boot(t, cfg)
+	if got := g.until("guest: done", "drive: "); len(got) != maxDevices {
+		t.Errorf("the guest has %d of %d drives", len(got), maxDevices)
+	}
+}
+
+func TestPauseStopsTheGuestAndResumeLetsItRun(t *testing.T) {
+	ctx := context.Background()
+	g := boot(t, config(t, "tick"))
+	g.expect("tick:")
+	for range 2 {
+		if err := g.Pause(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	drain(g)
+	time.Sleep(time.Second)
+	if n := drain(g); n > 0 {
+		t.Errorf("a paused guest wrote %d lines", n)
+	}
+	for range 2 {
+		if err := g.Resume(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	g.expect("tick:")
+}
+
+// drain takes the lines that are there already.
+func drain(g *testGuest) int {
+	for n := 0; ; n++ {
+		select {
+		case <-g.lines:
+		case <-time.After(200 * time.Millisecond):
+			return n
+		}
+	}
+}
+
+func TestTheGuestsClockGoesRight(t *testing.T) {
+	g := boot(t, config(t))
+	g.expect("guest: done")
+	read := func() (guest, host int64) {
+		g.say("clock")
+		line := g.expect("clock:")
+		host = time.Now().UnixNano()
+		guest, err := strconv.ParseInt(strings.TrimPrefix(line, "clock: "), 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return guest, host
+	}
+	guest0, host0 := read()
+	time.Sleep(5 * time.Second)
+	guest1, host1 := read()
+	ppm := (float64(guest1-guest0)/float64(host1-host0) - 1) * 1e6
+	t.Logf("over %v the guest's clock was %.0f ppm off", time.Duration(host1-host0), ppm)
+	if ppm > 20_000 || ppm < -20_000 {
+		t.Errorf("the guest's clock is %.0f ppm off", ppm)
+	}
+}
+
+func TestAFullConsoleDoesNotStopTheGuest(t *testing.T) {
+	cfg := config(t, "vsock", "spam")
+	cfg.Vsock = &firecracker.Vsock{GuestCID: 3}
+	_, nobodyReads, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nobodyReads.Close()
+	m := New(spawn)
+	defer m.Close()
+	if err := m.Boot(context.Background(), cfg, fcserver.Env{Out: nobodyReads, DialHost: dialUnix("/nonexistent"), Logf: t.Logf}); err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	ctx, cancel := context.WithTimeout(context.Background(), bootTime)
+	defer cancel()
+	conn, err := m.Dial(ctx, 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	echo(t, conn, 1<<20)
+	t.Logf("answered %v after boot", time.Since(start))
+}
+
+func TestVsockBothWays(t *testing.T) {
+	uds := filepath.Join(t.TempDir(), "v.sock")
+	cfg := config(t, "vsock")
+	cfg.Vsock = &firecracker.Vsock{GuestCID: 3, UDSPath: uds}
+	g := bootWith(t, cfg, dialUnix(uds))
+	ctx, cancel := context.WithTimeout(context.Background(), bootTime)
+	defer cancel()
+
+	conn, err := g.Dial(ctx, 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	echo(t, conn, 16<<20)
+
+	if got := ask(t, g, ctx); got != "refused\n" {
+		t.Errorf("the host does not listen, the guest got %q", got)
+	}
+	ln, err := net.Listen("unix", uds+"_9")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	go greet(ln)
+	if got := ask(t, g, ctx); got != "hello, from the guest\n" {
+		t.Errorf("the guest got %q", got)
+	}
+	if _, err := g.Dial(ctx, 12345); !errors.Is(err, serialmux.ErrRefused) {
+		t.Errorf("a port that nobody serves: got %v, want a refusal", err)
+	}
+}
+
+// ask has the guest dial the host's port 9 and tell the answer.
+func ask(t *testing.T, g *testGuest, ctx context.Context) string {
+	t.Helper()
+	conn, err := g.Dial(ctx, 8)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := conn.Write([]byte("go\n")); err != nil {
+		t.Fatal(err)
+	}
+	got, err := io.ReadAll(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(got)
+}
+
+// greet answers when the other side has said all.
+func greet(ln net.Listener) {
+	conn, err := ln.Accept()
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	words, _ := io.ReadAll(conn)
+	fmt.Fprintf(conn, "hello, %s", words)
+}
+
+// echo sends n bytes and checks that the same come back, then the end.
+func echo(t *testing.T, conn net.Conn, n int) {
+	t.Helper()
+	start := time.Now()
+	sent, got := sha256.New(), sha256.New()
+	go func() {
+		block := make([]byte, 32<<10)
+		for left := n; left > 0; left -= len(block) {
+			for i := range block {
+				block[i] = byte(left>>15 + i)
+			}
+			sent.Write(block)
+			if _, err := conn.Write(block); err != nil {
+				return
+			}
+		}
+		_ = conn.(interface{ CloseWrite() error }).CloseWrite()
+	}()
+	back, err := io.Copy(got, conn)
+	if err != nil || back != int64(n) {
+		t.Fatalf("%d of %d bytes came back: %v", back, n, err)
+	}
+	if string(sent.Sum(nil)) != string(got.Sum(nil)) {
+		t.Error("other bytes came back than were sent")
+	}
+	t.Logf("%d MiB there and back in %v", n>>20, time.Since(start).Round(time.Millisecond))
+}
+
+func TestBalloon(t *testing.T) {
+	ctx := context.Background()
+	cfg := config(t)
+	cfg.Balloon = &firecracker.Balloon{AmountMiB: 16, DeflateOnOOM: true, StatsPollingIntervalS: 1}
+	g := boot(t, cfg)
+	g.expect("guest: done")
+	if err := g.SetBalloon(ctx, 64); err != nil {
+		t.Fatal(err)
+	}
+	deadline := time.Now().Add(bootTime)
+	for {
+		s, err := g.BalloonStats(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.TargetMiB != 64 || s.TargetPages != 64*256 {
+			t.Fatalf("%+v has not the target 64 MiB", s)
+		}
+		if s.ActualMiB == 64 && s.FreeMemory != nil && *s.FreeMemory > 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the balloon stays at %+v", s)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+func TestBootFailsInQEMUsOwnWordsAndMayBeTriedAgain(t *testing.T) {
+	cfg := config(t)
+	good := cfg.Kernel
+	bad := filepath.Join(t.TempDir(), "vmlinux")
+	if err := os.WriteFile(bad, []byte("\x7fELF and nothing more"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cfg.Kernel = openFile(t, bad, os.O_RDONLY)
+	m := New(spawn)
+	defer m.Close()
+	console, out := pipe(t)
+	env := fcserver.Env{Out: out, Logf: t.Logf}
+	err := m.Boot(context.Background(), cfg, env)
+	if err == nil || !strings.HasPrefix(err.Error(), "cannot start QEMU: qemu") {
+		t.Fatalf("got %v, want QEMU's own words", err)
+	}
+	select {
+	case <-m.Done():
+		t.Fatal("a boot that failed ended the machine")
+	default:
+	}
+	cfg.Kernel = good
+	if err := m.Boot(context.Background(), cfg, env); err != nil {
+		t.Fatal(err)
+	}
+	lines := make(chan string, 1000)
+	go scan(console, lines)
+	(&testGuest{Machine: m, t: t, lines: lines}).expect("guest: done")
+}
+
+func TestQEMUsEndIsTheMachines(t *testing.T) {
+	g := boot(t, config(t))
+	g.expect("guest: done")
+	if err := g.running.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if status := g.ended(); status != exitFailed {
+		t.Errorf("status %d, want %d", status, exitFailed)
+	}
+	if !strings.Contains(g.log.text(), "QEMU is gone: signal: killed") {
+		t.Errorf("the log does not say so:\n%s", g.log.text())
+	}
+}
