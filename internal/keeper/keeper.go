@@ -1,0 +1,235 @@
+// Package keeper keeps files open while no daemon lives. What a guest's kernel
+// said last is in a pipe, and a pipe forgets when nobody holds it: when VMM and
+// daemon are both gone. So a process of its own, small and without any duty but
+// this, holds the pipes of all running VMs.
+//
+// It listens on a seqpacket socket. A message is a verb, a blank and a name;
+// "keep" carries one file descriptor. Each is answered with "ok". The process
+// ends when it keeps nothing and nobody is connected.
+package keeper
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Argument is what makes bangerd a keeper instead of a daemon.
+const Argument = "keep"
+
+// maxMessage is longer than any message; names are VM ids.
+const maxMessage = 256
+
+// socketName is where the keeper listens, in the runtime directory.
+const socketName = "keeper.sock"
+
+// Keeper is a daemon's connection to the keeper.
+type Keeper struct {
+	mu   sync.Mutex
+	conn *net.UnixConn
+}
+
+// Connect reaches the keeper of the runtime directory dir and starts one from
+// program where there is none.
+func Connect(dir, program string) (*Keeper, error) {
+	path := filepath.Join(dir, socketName)
+	if conn, err := dial(path); err == nil {
+		k := &Keeper{conn: conn}
+		// One that is just ending still has an open door.
+		if k.Drop("") == nil {
+			return k, nil
+		}
+		k.Close()
+	}
+	if err := start(path, program); err != nil {
+		return nil, fmt.Errorf("cannot start the keeper of consoles: %w", err)
+	}
+	conn, err := dial(path)
+	if err != nil {
+		return nil, fmt.Errorf("cannot reach the keeper of consoles: %w", err)
+	}
+	return &Keeper{conn: conn}, nil
+}
+
+func dial(path string) (*net.UnixConn, error) {
+	return net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: path, Net: "unixpacket"})
+}
+
+// start opens the socket here, so that it can be dialled at once, and hands it
+// to the new process.
+func start(path, program string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: path, Net: "unixpacket"})
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	l.SetUnlinkOnClose(false)
+	socket, err := l.File()
+	if err != nil {
+		return err
+	}
+	defer socket.Close()
+	cmd := exec.Command(program, Argument)
+	cmd.Dir = "/"
+	cmd.Env = []string{"GOMAXPROCS=1", "GOGC=20"}
+	cmd.ExtraFiles = []*os.File{socket}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	// It outlives this process; while this one lives it must not stay a zombie.
+	go func() { _ = cmd.Wait() }()
+	return nil
+}
+
+// Keep holds f under a name until Drop; f itself may be closed.
+func (k *Keeper) Keep(name string, f *os.File) error {
+	if err := k.ask("keep "+name, unix.UnixRights(int(f.Fd()))); err != nil {
+		return fmt.Errorf("cannot keep the console of %s: %w", name, err)
+	}
+	return nil
+}
+
+// Drop lets go of what is kept under a name; an unknown one is no error.
+func (k *Keeper) Drop(name string) error {
+	if err := k.ask("drop "+name, nil); err != nil {
+		return fmt.Errorf("cannot let go of the console of %s: %w", name, err)
+	}
+	return nil
+}
+
+func (k *Keeper) ask(message string, rights []byte) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if _, _, err := k.conn.WriteMsgUnix([]byte(message), rights, nil); err != nil {
+		return err
+	}
+	answer := make([]byte, maxMessage)
+	n, err := k.conn.Read(answer)
+	if err != nil {
+		return err
+	}
+	if string(answer[:n]) != "ok" {
+		return errors.New(string(answer[:n]))
+	}
+	return nil
+}
+
+// Close ends the connection; what is kept stays kept.
+func (k *Keeper) Close() error { return k.conn.Close() }
+
+// Serve is the keeper's life: it answers on the listening socket that it
+// inherited as file 3.
+func Serve() error {
+	file := os.NewFile(3, socketName)
+	l, err := net.FileListener(file)
+	file.Close()
+	if err != nil {
+		return fmt.Errorf("cannot listen: %w", err)
+	}
+	s := &server{listener: l, kept: map[string]*os.File{}}
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return nil // closed: nothing left to do
+		}
+		s.joined()
+		go s.serve(conn.(*net.UnixConn))
+	}
+}
+
+type server struct {
+	listener net.Listener
+
+	mu    sync.Mutex
+	conns int
+	kept  map[string]*os.File
+}
+
+func (s *server) joined() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.conns++
+}
+
+// left ends the process with its last duty.
+func (s *server) left() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.conns--
+	if s.conns == 0 && len(s.kept) == 0 {
+		s.listener.Close()
+	}
+}
+
+func (s *server) serve(conn *net.UnixConn) {
+	defer s.left()
+	defer conn.Close()
+	message, rights := make([]byte, maxMessage), make([]byte, unix.CmsgSpace(4))
+	for {
+		n, rn, _, _, err := conn.ReadMsgUnix(message, rights)
+		if err != nil || n == 0 {
+			return
+		}
+		answer := "ok"
+		if err := s.obey(string(message[:n]), rights[:rn]); err != nil {
+			answer = err.Error()
+		}
+		if _, err := conn.Write([]byte(answer)); err != nil {
+			return
+		}
+	}
+}
+
+func (s *server) obey(message string, rights []byte) error {
+	verb, name, _ := strings.Cut(message, " ")
+	switch verb {
+	case "keep":
+		f, err := received(rights)
+		if err != nil {
+			return err
+		}
+		s.put(name, f)
+	case "drop":
+		s.put(name, nil)
+	default:
+		return fmt.Errorf("unknown verb %q", verb)
+	}
+	return nil
+}
+
+func (s *server) put(name string, f *os.File) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if old := s.kept[name]; old != nil {
+		old.Close()
+	}
+	delete(s.kept, name)
+	if f != nil {
+		s.kept[name] = f
+	}
+}
+
+func received(rights []byte) (*os.File, error) {
+	messages, err := unix.ParseSocketControlMessage(rights)
+	if err != nil || len(messages) != 1 {
+		return nil, errors.New("no file came with it")
+	}
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil || len(fds) != 1 {
+		return nil, errors.New("not one file came with it")
+	}
+	unix.CloseOnExec(fds[0])
+	return os.NewFile(uintptr(fds[0]), "kept"), nil
+}
