@@ -38,9 +38,9 @@ var places = []place{
 	{"ufw-user-input", []expr.MetaKey{expr.MetaKeyIIFNAME}},
 }
 
-// Concerns says whether a change of rules by another program is one after
+// ConcernsChains says whether a change of rules by another program is one after
 // which [Open] must be called again.
-func Concerns(c ruleset.Change) bool {
+func ConcernsChains(c ruleset.Change) bool {
 	return c.Lost || c.Tables[ruleset.TableID{Family: nftables.TableFamilyIPv4, Name: "filter"}]
 }
 
@@ -99,6 +99,12 @@ func chains() (map[string]bool, error) {
 		}
 	}
 	return names, nil
+}
+
+// HasDocker says whether Docker filters in this network namespace.
+func HasDocker() (bool, error) {
+	there, err := chains()
+	return there["DOCKER-USER"], err
 }
 
 func (p place) open(k *ruleset.Kernel, bridge string) error {

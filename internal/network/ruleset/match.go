@@ -124,10 +124,16 @@ func ctState(text string, bits uint32) Part {
 }
 
 // ToLocal matches what is for an address of this host, on whichever link.
-func ToLocal() Part {
-	return Part{"fib daddr type local", []expr.Any{
+func ToLocal() Part { return toType("local", unix.RTN_LOCAL) }
+
+// ToBroadcast matches what is for a broadcast address of any network of this
+// host.
+func ToBroadcast() Part { return toType("broadcast", unix.RTN_BROADCAST) }
+
+func toType(name string, kind uint32) Part {
+	return Part{"fib daddr type " + name, []expr.Any{
 		&expr.Fib{Register: regFirst, ResultADDRTYPE: true, FlagDADDR: true},
-		equal(binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL)),
+		equal(binaryutil.NativeEndian.PutUint32(kind)),
 	}}
 }
 

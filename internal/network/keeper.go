@@ -1,0 +1,190 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"github.com/banger-vm/banger/internal/network/firewall"
+	"github.com/banger-vm/banger/internal/network/ruleset"
+)
+
+// keeper does in the background what nobody should wait for: it keeps taps
+// ready, removes used ones, and puts rules back that another program took away.
+// It also holds the resolver.
+type keeper struct {
+	rules    watch
+	resolver resolver
+	cancel   context.CancelFunc
+	wake     chan struct{}
+	wg       sync.WaitGroup
+}
+
+func (n *Network) startKeeper() error {
+	if n.keeper != nil {
+		return nil
+	}
+	rules, err := n.host.watchRules()
+	if err != nil {
+		return err
+	}
+	resolver, err := n.host.resolve(n.cfg, n.serves)
+	if err != nil {
+		return errors.Join(err, rules.Close())
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	k := &keeper{rules: rules, resolver: resolver, cancel: cancel, wake: make(chan struct{}, 1)}
+	k.wg.Go(func() { n.keep(ctx, k) })
+	n.keeper = k
+	return nil
+}
+
+// stopKeeper waits for it, so it must not be called with the lock held.
+func (n *Network) stopKeeper() {
+	n.mu.Lock()
+	k := n.keeper
+	n.keeper = nil
+	n.mu.Unlock()
+	if k == nil {
+		return
+	}
+	k.cancel()
+	k.wg.Wait()
+	if err := errors.Join(k.rules.Close(), k.resolver.Close()); err != nil {
+		n.log.Warn("cannot end the network's watch or its resolver", "error", err)
+	}
+}
+
+// wakeKeeper makes it look at the taps, unless the network is being closed.
+func (n *Network) wakeKeeper() {
+	if n.keeper == nil {
+		return
+	}
+	select {
+	case n.keeper.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (n *Network) keep(ctx context.Context, k *keeper) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-k.wake:
+			if err := n.tidyUntil(ctx); err != nil {
+				n.log.Warn("cannot keep taps ready", "error", err)
+			}
+		case <-k.rules.Changed():
+			if err := n.repair(ctx, k.rules.Take()); err != nil {
+				n.log.Error("cannot put the network's rules back", "error", err)
+			}
+		}
+	}
+}
+
+// repair answers a change of rules that another program made.
+func (n *Network) repair(ctx context.Context, c ruleset.Change) error {
+	up, err := n.repairRules(c)
+	if up && firewall.ConcernsFirewalld(c) {
+		// Outside the lock: in a reload it takes a while to answer.
+		n.host.openFirewalld(ctx, n.cfg)
+	}
+	return err
+}
+
+func (n *Network) repairRules(c ruleset.Change) (up bool, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !n.up {
+		return false, nil
+	}
+	if n.cfg.touched(c) {
+		n.log.Warn("another program changed banger's rules: they are put back")
+		err = n.replaceRules(sorted(n.attached))
+	}
+	if firewall.ConcernsChains(c) {
+		err = errors.Join(err, n.host.openChains(n.cfg))
+	}
+	return true, err
+}
+
+func (c Config) touched(change ruleset.Change) bool {
+	for _, t := range c.tables(nil, nil) {
+		if change.Tables[ruleset.TableID{Family: t.Family, Name: t.Name}] {
+			return true
+		}
+	}
+	return change.Lost
+}
+
+// tidyUntil brings the taps that no VM has to what is wanted, one at a time so
+// that a VM's start never waits for more than one.
+func (n *Network) tidyUntil(ctx context.Context) error {
+	for ctx.Err() == nil {
+		n.mu.Lock()
+		more, err := n.tidyOne()
+		n.mu.Unlock()
+		if !more || err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tidyAll does the same at once.
+func (n *Network) tidyAll() error {
+	for {
+		more, err := n.tidyOne()
+		if !more || err != nil {
+			return err
+		}
+	}
+}
+
+// tidyOne removes one tap that should not be there, or else makes one that
+// should; more says that it found one.
+func (n *Network) tidyOne() (more bool, err error) {
+	links, err := n.ours()
+	if err != nil {
+		return false, err
+	}
+	ready := n.readySlots()
+	for name, l := range links {
+		if n.isLeftover(l, ready) {
+			delete(n.used, name)
+			return true, n.host.removeLink(name)
+		}
+	}
+	for slot := range ready {
+		if _, there := links[n.cfg.tap(slot)]; !there && n.up {
+			return true, n.host.makeTap(n.cfg, slot)
+		}
+	}
+	return false, nil
+}
+
+// isLeftover says whether the link is a tap that no VM has and that is not one
+// to keep ready. One that a program has open and no VM of ours had is a VMM
+// that is being ended: it gets no packet through, and goes when it is let go.
+func (n *Network) isLeftover(l link, ready map[int]bool) bool {
+	slot, isTap := n.cfg.slotOf(l.name)
+	if _, attached := n.attached[l.name]; !isTap || attached {
+		return false
+	}
+	if n.used[l.name] {
+		return true
+	}
+	return !l.held && (!ready[slot] || l.owner != n.cfg.UIDBase+slot)
+}
+
+// readySlots are the lowest that no VM has, for these are given next.
+func (n *Network) readySlots() map[int]bool {
+	ready := map[int]bool{}
+	for slot := 0; slot < n.cfg.slots() && len(ready) < n.cfg.Ready; slot++ {
+		if _, attached := n.attached[n.cfg.tap(slot)]; !attached {
+			ready[slot] = true
+		}
+	}
+	return ready
+}
