@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/pelletier/go-toml/v2"
+
+	"github.com/banger-vm/banger/api"
 )
 
 // Error is what is wrong with the settings. Message already names file and
@@ -18,6 +20,11 @@ type Error struct {
 }
 
 func (e *Error) Error() string { return e.Message }
+
+// Unwrap gives the error as it goes over the wire.
+func (e *Error) Unwrap() error {
+	return &api.Error{Kind: api.KindBadRequest, Message: e.Message, Hint: e.Hint}
+}
 
 func unknownKey(name string, at text) error {
 	e := &Error{
