@@ -81,18 +81,23 @@ func (r *resolver) meet(p *Package) error {
 
 // needs parses Pre-Depends and Depends.
 func (p *Package) needs() ([]dependency.Relation, error) {
-	var all []dependency.Relation
-	for _, text := range []string{p.preDepends, p.depends} {
-		if text == "" {
-			continue
-		}
-		parsed, err := dependency.Parse(text)
-		if err != nil {
-			return nil, fmt.Errorf("cannot read what package %s depends on: %w", p.Name, err)
-		}
-		all = append(all, parsed.Relations...)
+	pre, err := parseRelations(p.Name, p.preDepends)
+	if err != nil {
+		return nil, err
 	}
-	return all, nil
+	all, err := parseRelations(p.Name, p.depends)
+	return append(pre, all...), err
+}
+
+func parseRelations(name, text string) ([]dependency.Relation, error) {
+	if text == "" {
+		return nil, nil
+	}
+	parsed, err := dependency.Parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read what package %s depends on: %w", name, err)
+	}
+	return parsed.Relations, nil
 }
 
 // isMet tells whether a chosen package is, or provides, what is asked for.
@@ -167,4 +172,45 @@ func satisfies(have string, want *dependency.VersionRelation) bool {
 		return c > 0
 	}
 	return false
+}
+
+// selection finds packages among chosen ones.
+type selection struct {
+	index  *index
+	chosen map[string]*Package
+}
+
+func newSelection(all []Package) *selection {
+	s := &selection{index: newIndex(), chosen: map[string]*Package{}}
+	for i := range all {
+		s.chosen[all[i].Name] = &all[i]
+		_ = s.index.putProvides(&all[i]) // was parsed when the package list was read
+	}
+	return s
+}
+
+// meeting gives the chosen packages that meet relations, one for each.
+func (s *selection) meeting(relations []dependency.Relation) []*Package {
+	var found []*Package
+	for _, relation := range relations {
+		for _, want := range relation.Possibilities {
+			if p := s.meets(want); p != nil {
+				found = append(found, p)
+				break
+			}
+		}
+	}
+	return found
+}
+
+func (s *selection) meets(want dependency.Possibility) *Package {
+	if p := s.chosen[want.Name]; p != nil && satisfies(p.Version, want.Version) {
+		return p
+	}
+	for _, v := range s.index.provided[want.Name] {
+		if providesEnough(v, want.Version) {
+			return v.by
+		}
+	}
+	return nil
 }

@@ -1,0 +1,232 @@
+// Package image is the store of root filesystems that VMs start from.
+//
+// An image is a directory <Dir>/<name> with image.json and, when banger made
+// it, rootfs.ext4: one read-only ext4 file that all of its VMs share. An image
+// can also be registered: then its file stays where it is, and is only used.
+// Images of the embedded catalog are built on first use, from Debian's signed
+// packages.
+package image
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/debian"
+	"github.com/banger-vm/banger/internal/image/catalog"
+	"github.com/banger-vm/banger/internal/image/ext4"
+)
+
+// Where an image comes from.
+const (
+	SourceCatalog    = "catalog"
+	SourceRegistered = "registered"
+)
+
+const (
+	recordFile = "image.json"
+	rootfsFile = "rootfs.ext4"
+)
+
+// Store keeps images. Dir and Cache must be set; a store has no state of its
+// own, and any number of processes may use one directory.
+type Store struct {
+	// Dir holds the images, e.g. ~/.local/share/banger/images.
+	Dir string
+	// Cache is banger's cache directory, e.g. ~/.cache/banger.
+	Cache string
+	// Debian says where packages come from. Its Cache is set by the store.
+	Debian debian.Options
+	// Builder makes filesystems. Nil: mke2fs.
+	Builder ext4.Builder
+	// AtStep, when not nil, is called with the name of each step of a build as
+	// it begins.
+	AtStep func(step string)
+}
+
+// Image is one image, local or still in the catalog only.
+type Image struct {
+	Name    string
+	Source  string // SourceCatalog or SourceRegistered
+	Rootfs  string // absolute path of the ext4 file; empty when not local
+	Kernel  string // the kernel it starts with; empty: the configured one
+	Size    int64  // bytes of the filesystem, the least that a disk can have
+	MaxDisk int64  // bytes up to which the filesystem grows online; 0: not known
+	Used    int64  // bytes that the file takes on the host
+	Local   bool
+	Managed bool // the file is the store's and goes with the image
+	Created time.Time
+	Detail  string // one line for a person
+}
+
+// API is the image as a client sees it.
+func (i Image) API() api.Image {
+	return api.Image{
+		Name: i.Name, Source: i.Source, Rootfs: i.Rootfs, Kernel: i.Kernel, Size: i.Size, Used: i.Used,
+		Local: i.Local, Managed: i.Managed, Created: i.Created, Detail: i.Detail,
+	}
+}
+
+// record is image.json.
+type record struct {
+	Name     string          `json:"name"`
+	Source   string          `json:"source"`
+	Rootfs   string          `json:"rootfs,omitempty"` // of a registered image
+	Kernel   string          `json:"kernel,omitempty"`
+	MaxDisk  int64           `json:"max_disk_bytes,omitempty"`
+	Created  time.Time       `json:"created"`
+	Detail   string          `json:"detail,omitempty"`
+	Archives []debian.Source `json:"archives,omitempty"` // what it was built from
+}
+
+// Get gives an image that is local or in the catalog. Errors carry an
+// *api.Error: not-found, with the names that are known, or host, for an image
+// whose file is gone or broken.
+func (s *Store) Get(name string) (Image, error) {
+	image, err := s.local(name)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return image, err
+	}
+	if entry, ok := catalog.Find(name); ok {
+		return fromCatalog(entry), nil
+	}
+	return Image{}, s.notFound(name)
+}
+
+func fromCatalog(e catalog.Entry) Image {
+	return Image{Name: e.Name, Source: SourceCatalog, Kernel: e.Kernel, Managed: true, Detail: e.Detail}
+}
+
+// List gives the local images and what else the catalog has, sorted by name.
+// An image that is broken is listed with the reason as its Detail.
+func (s *Store) List() ([]Image, error) {
+	names, err := s.localNames()
+	if err != nil {
+		return nil, err
+	}
+	var all []Image
+	for _, name := range names {
+		image, err := s.local(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // deleted just now
+		}
+		if err != nil {
+			image = Image{Name: name, Local: true, Detail: err.Error()}
+		}
+		all = append(all, image)
+	}
+	for _, entry := range catalog.All() {
+		if !slices.Contains(names, entry.Name) {
+			all = append(all, fromCatalog(entry))
+		}
+	}
+	slices.SortFunc(all, func(a, b Image) int { return strings.Compare(a.Name, b.Name) })
+	return all, nil
+}
+
+func (s *Store) localNames() ([]string, error) {
+	entries, err := os.ReadDir(s.Dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("cannot list images: %w", err)
+	}
+	var names []string
+	for _, e := range entries {
+		if e.IsDir() && validName(e.Name()) {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
+}
+
+// local reads an image from the store; fs.ErrNotExist when it is not there.
+func (s *Store) local(name string) (Image, error) {
+	if !validName(name) {
+		return Image{}, fs.ErrNotExist
+	}
+	dir := filepath.Join(s.Dir, name)
+	data, err := os.ReadFile(filepath.Join(dir, recordFile))
+	if err != nil {
+		return Image{}, fmt.Errorf("cannot read image %s: %w", name, err)
+	}
+	var r record
+	if err := json.Unmarshal(data, &r); err != nil {
+		return Image{}, broken(name, fmt.Errorf("cannot read its %s: %w", recordFile, err))
+	}
+	image := Image{
+		Name: name, Source: r.Source, Rootfs: r.Rootfs, Kernel: r.Kernel, MaxDisk: r.MaxDisk,
+		Local: true, Created: r.Created, Detail: r.Detail,
+	}
+	if r.Source != SourceRegistered {
+		image.Managed = true
+		image.Rootfs = filepath.Join(dir, rootfsFile)
+	}
+	if err := image.measure(); err != nil {
+		return Image{}, broken(name, err)
+	}
+	return image, nil
+}
+
+// measure looks at the filesystem's file.
+func (i *Image) measure() error {
+	info, err := ext4.Read(i.Rootfs)
+	if err != nil {
+		// The cause is not wrapped: a lost file must not look like an image
+		// that never was.
+		return fmt.Errorf("%s: %v", i.Rootfs, err)
+	}
+	i.Size = info.Size
+	stat, err := os.Stat(i.Rootfs)
+	if err != nil {
+		return err
+	}
+	i.Used = stat.Sys().(*syscall.Stat_t).Blocks * 512
+	return nil
+}
+
+func broken(name string, err error) error {
+	return &api.Error{
+		Kind:    api.KindHost,
+		Message: fmt.Sprintf("image %s is broken: %v", name, err),
+		Hint:    fmt.Sprintf("`banger image delete %s`, then get or register it again", name),
+	}
+}
+
+// notFound names what there is.
+func (s *Store) notFound(name string) error {
+	known, err := s.List()
+	if err != nil {
+		return err
+	}
+	var names []string
+	for _, i := range known {
+		names = append(names, i.Name)
+	}
+	return &api.Error{
+		Kind:    api.KindNotFound,
+		Message: fmt.Sprintf("no image %q", name),
+		Hint:    "known images: " + strings.Join(names, ", "),
+	}
+}
+
+// validName allows what is safe as a directory and readable in a table: lower
+// case letters, digits, "-" and "." inside, at most 63 bytes.
+func validName(name string) bool {
+	for i, c := range []byte(name) {
+		inside := i > 0 && i < len(name)-1
+		switch {
+		case c >= 'a' && c <= 'z', c >= '0' && c <= '9':
+		case inside && (c == '-' || c == '.'):
+		default:
+			return false
+		}
+	}
+	return name != "" && len(name) <= 63 && !strings.Contains(name, "..")
+}
