@@ -8,21 +8,22 @@
 //
 // The request bodies below are the API's own. Their source is the official
 // description, testdata/firecracker.yaml, and for what that leaves out the
-// source of the named release. Three kinds of struct tag carry the rules:
+// source of the named release. Struct tags carry the rules:
 //
 //   - json: a name without omitempty is a required field;
 //   - since:"1.14": the first release that knows the field. Asking an older
 //     one for it is a [*TooOldError];
 //   - since:"1.14,droppable": the same, but a wish only: an older release is
-//     simply not told.
+//     simply not told;
+//   - width:"u8": an int whose width in the API is another.
 package firecracker
 
 // MachineConfig is the body of PUT /machine-config.
 type MachineConfig struct {
 	// VCPUCount is 1 to 32; with SMT it is 1 or even.
-	VCPUCount int `json:"vcpu_count"`
+	VCPUCount int `json:"vcpu_count" width:"u8"`
 	// MemSizeMiB is the guest's memory in MiB.
-	MemSizeMiB int `json:"mem_size_mib"`
+	MemSizeMiB int `json:"mem_size_mib" width:"usize"`
 	// SMT shows the vCPUs to the guest as hyperthreads (x86-64 only).
 	SMT bool `json:"smt,omitempty"`
 	// CPUTemplate names a static template; upstream deprecates them.
