@@ -1,0 +1,204 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/banger-vm/banger/internal/guest/proto"
+)
+
+// Configure gives the guest what c says. It tries every part and joins their
+// errors; done again with the same c it changes nothing.
+func (a *Agent) Configure(c proto.Config) error {
+	if err := checkConfig(c); err != nil {
+		return err
+	}
+	a.configuring.Lock()
+	defer a.configuring.Unlock()
+	a.remember(c)
+	err := errors.Join(
+		a.setClock(c),
+		a.addEntropy(c),
+		a.setHostname(c.Hostname),
+		a.kernel.SetInterface("eth0", c.Addresses, c.Routes),
+		a.setResolver(c),
+		a.setKeys(c),
+		a.setHostKey(c),
+		a.setEnvironment(c),
+		a.setTrust(c),
+		a.setMachineID(c),
+	)
+	if err != nil {
+		return err
+	}
+	for _, stage := range readyAfterConfigure(a.init) {
+		a.events.add(proto.Event{Kind: proto.EventReady, Stage: stage})
+	}
+	return nil
+}
+
+var (
+	hostLabel = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?$`)
+	envName   = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+	machineID = regexp.MustCompile(`^[0-9a-f]{32}$`)
+)
+
+// checkConfig refuses what would break a file it is written into.
+func checkConfig(c proto.Config) error {
+	switch {
+	case c.Hostname != "" && !hostLabel.MatchString(c.Hostname):
+		return badRequest("%q is no host name", c.Hostname)
+	case c.MachineID != "" && !machineID.MatchString(c.MachineID):
+		return badRequest("%q is no machine id", c.MachineID)
+	case len(c.Entropy) > 512:
+		return badRequest("%d bytes of entropy are more than the kernel's generator holds", len(c.Entropy))
+	}
+	for _, key := range c.AuthorizedKeys {
+		if _, _, _, rest, err := ssh.ParseAuthorizedKey([]byte(key)); err != nil || len(rest) > 0 {
+			return badRequest("%q is no SSH key", key)
+		}
+	}
+	return checkEnv(c.Env)
+}
+
+func checkEnv(env map[string]string) error {
+	for name, value := range env {
+		if !envName.MatchString(name) {
+			return badRequest("%q is no name of an environment variable", name)
+		}
+		if strings.ContainsAny(value, "\x00\n\r") {
+			return badRequest("the value of the environment variable %s has a line end in it", name)
+		}
+	}
+	return nil
+}
+
+// remember keeps what later calls need. A field that is empty keeps its older
+// value, as its part of the guest does.
+func (a *Agent) remember(c proto.Config) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if c.Env != nil {
+		a.identity.env = maps.Clone(c.Env)
+	}
+	if c.AuthorizedKeys != nil {
+		a.identity.keys = slices.Clone(c.AuthorizedKeys)
+	}
+	if c.HostKey != "" {
+		a.identity.hostKey = c.HostKey
+	}
+	if c.Hostname != "" {
+		a.identity.host = c.Hostname
+	}
+}
+
+func (a *Agent) setClock(c proto.Config) error {
+	if c.Time.IsZero() {
+		return nil
+	}
+	return a.kernel.SetClock(c.Time)
+}
+
+func (a *Agent) addEntropy(c proto.Config) error {
+	if len(c.Entropy) == 0 {
+		return nil
+	}
+	return a.kernel.AddEntropy(c.Entropy)
+}
+
+// setHostname sets the name in the kernel, and in the files from which the
+// image's own init sets it again a moment later.
+func (a *Agent) setHostname(name string) error {
+	if name == "" {
+		return nil
+	}
+	return errors.Join(
+		putFile(a.path("/etc/hostname"), []byte(name+"\n"), 0o644),
+		a.kernel.SetHostname(name),
+		a.setHosts(name),
+	)
+}
+
+// setHosts lets the guest resolve its own name, and localhost in an image that
+// has no hosts file at all.
+func (a *Agent) setHosts(name string) error {
+	path := a.path("/etc/hosts")
+	text, err := os.ReadFile(path)
+	if err != nil && !os.IsNotExist(err) {
+		return fmt.Errorf("cannot read %s: %w", path, err)
+	}
+	lines := []string{"127.0.1.1 " + name}
+	if before, after := splitBlock(string(text)); !strings.Contains(before+after, "localhost") {
+		lines = append([]string{"127.0.0.1 localhost", "::1 localhost"}, lines...)
+	}
+	return putBlock(path, lines, 0o644)
+}
+
+// setResolver writes a plain /etc/resolv.conf, over a link to a local resolver
+// too: that one knows nothing of eth0, and may not run yet. systemd-resolved
+// takes a plain file for its own configuration.
+func (a *Agent) setResolver(c proto.Config) error {
+	if len(c.DNS) == 0 {
+		return nil
+	}
+	var text strings.Builder
+	text.WriteString("# written by banger at each start\n")
+	for _, server := range c.DNS {
+		fmt.Fprintf(&text, "nameserver %s\n", server)
+	}
+	return putFile(a.path("/etc/resolv.conf"), []byte(text.String()), 0o644)
+}
+
+func (a *Agent) setKeys(c proto.Config) error {
+	if c.AuthorizedKeys == nil {
+		return nil
+	}
+	dir := filepath.Join(a.path(a.rootUser().home), ".ssh")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("cannot make %s: %w", dir, err)
+	}
+	lines := make([]string, len(c.AuthorizedKeys))
+	for i, key := range c.AuthorizedKeys {
+		lines[i] = strings.TrimSpace(key)
+	}
+	return putBlock(filepath.Join(dir, "authorized_keys"), lines, 0o600)
+}
+
+// setHostKey gives an sshd of the image the key that the host knows. An image
+// without /etc/ssh has none; the agent serves with the same key.
+func (a *Agent) setHostKey(c proto.Config) error {
+	if c.HostKey == "" {
+		return nil
+	}
+	signer, err := ssh.ParsePrivateKey([]byte(c.HostKey))
+	if err != nil {
+		return badRequest("the host key is no private key: %v", err)
+	}
+	if _, err := os.Stat(a.path("/etc/ssh")); err != nil {
+		return nil
+	}
+	const name = "/etc/ssh/ssh_host_ed25519_key"
+	return errors.Join(
+		putFile(a.path(name), []byte(c.HostKey), 0o600),
+		putFile(a.path(name+".pub"), ssh.MarshalAuthorizedKey(signer.PublicKey()), 0o644),
+	)
+}
+
+// setMachineID gives the guest an id of its own. A systemd that is starting has
+// read its id before the agent was asked, or makes one; only a resumed guest,
+// which is long past that, takes another.
+func (a *Agent) setMachineID(c proto.Config) error {
+	starting := !a.events.has(proto.Event{Kind: proto.EventReady, Stage: proto.StageDefault})
+	if c.MachineID == "" || a.init == proto.InitSystemd && starting {
+		return nil
+	}
+	return putFile(a.path("/etc/machine-id"), []byte(c.MachineID+"\n"), 0o444)
+}

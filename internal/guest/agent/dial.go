@@ -1,0 +1,63 @@
+package agent
+
+import (
+	"context"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/banger-vm/banger/internal/guest/proto"
+)
+
+// dialTimeout bounds a connection attempt on behalf of the host.
+const dialTimeout = 30 * time.Second
+
+func serveDial(conn net.Conn, body []byte) {
+	var d proto.Dial
+	if err := decode(body, &d); err != nil {
+		refuse(conn, err)
+		return
+	}
+	if d.Network != "tcp" && d.Network != "unix" {
+		refuse(conn, badRequest("the agent connects to tcp and unix addresses, not to %q", d.Network))
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
+	defer cancel()
+	target, err := new(net.Dialer).DialContext(ctx, d.Network, d.Addr)
+	if err != nil {
+		refuse(conn, err)
+		return
+	}
+	defer target.Close()
+	if accept(conn, nil) == nil {
+		splice(conn, target)
+	}
+}
+
+// duplex is a connection whose directions end one by one.
+type duplex interface {
+	io.ReadWriteCloser
+	CloseWrite() error
+}
+
+// splice joins two connections until both directions have ended, or one broke.
+func splice(x, y io.ReadWriteCloser) {
+	var ways sync.WaitGroup
+	ways.Go(func() { oneWay(x, y) })
+	ways.Go(func() { oneWay(y, x) })
+	ways.Wait()
+}
+
+// oneWay copies to its end and passes that on. Where it can't be passed on, or
+// the copy broke, both connections are closed, which ends the other way too.
+func oneWay(to, from io.ReadWriteCloser) {
+	_, err := io.Copy(to, from)
+	half, ok := to.(duplex)
+	if err == nil && ok && half.CloseWrite() == nil {
+		return
+	}
+	to.Close()
+	from.Close()
+}

@@ -1,0 +1,304 @@
+package agent
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+	"unsafe"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/banger-vm/banger/internal/guest/proto"
+)
+
+// Kernel is what the agent changes in the guest beside files.
+type Kernel interface {
+	SetHostname(name string) error
+	// SetInterface gives the interface exactly these addresses and routes and
+	// brings it up, the loopback interface too.
+	SetInterface(name string, addresses []netip.Prefix, routes []proto.Route) error
+	SetClock(t time.Time) error
+	AddEntropy(seed []byte) error
+	// PrepareCommands mounts what commands need and the image has not mounted
+	// yet: /dev/pts and the cgroup tree.
+	PrepareCommands() error
+	// Process1 is the name of the program that is process 1.
+	Process1() (string, error)
+	// SignalProcess1 sends process 1 a signal as soon as it would take it.
+	SignalProcess1(s unix.Signal, limit time.Duration) error
+}
+
+// Linux is the kernel that the agent runs on.
+type Linux struct{}
+
+// SetHostname sets the host name of the agent's UTS namespace.
+func (Linux) SetHostname(name string) error {
+	if err := unix.Sethostname([]byte(name)); err != nil {
+		return fmt.Errorf("cannot set the host name: %w", err)
+	}
+	return nil
+}
+
+// SetInterface implements Kernel.
+func (Linux) SetInterface(name string, addresses []netip.Prefix, routes []proto.Route) error {
+	if err := setUp("lo"); err != nil {
+		return err
+	}
+	if len(addresses) == 0 {
+		return nil // a guest without a network
+	}
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("cannot find the network interface %s: %w", name, err)
+	}
+	if err := setAddresses(link, addresses); err != nil {
+		return fmt.Errorf("cannot set the addresses of %s: %w", name, err)
+	}
+	if err := netlink.LinkSetUp(link); err != nil {
+		return fmt.Errorf("cannot bring %s up: %w", name, err)
+	}
+	if err := setRoutes(link, routes); err != nil {
+		return fmt.Errorf("cannot set the routes of %s: %w", name, err)
+	}
+	return nil
+}
+
+func setUp(name string) error {
+	link, err := netlink.LinkByName(name)
+	if err == nil {
+		err = netlink.LinkSetUp(link)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot bring %s up: %w", name, err)
+	}
+	return nil
+}
+
+func setAddresses(link netlink.Link, wanted []netip.Prefix) error {
+	have, err := netlink.AddrList(link, netlink.FAMILY_ALL)
+	if err != nil {
+		return err
+	}
+	missing := map[netip.Prefix]bool{}
+	for _, p := range wanted {
+		missing[p] = true
+	}
+	for _, addr := range have {
+		p := prefixOf(addr.IPNet)
+		switch {
+		case missing[p]:
+			delete(missing, p)
+		case p.Addr().IsLinkLocalUnicast():
+		default:
+			if err := netlink.AddrDel(link, &addr); err != nil {
+				return err
+			}
+		}
+	}
+	for p := range missing {
+		if err := netlink.AddrReplace(link, &netlink.Addr{IPNet: ipNet(p)}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// setRoutes makes the routes through a gateway that the interface has exactly
+// the wanted ones.
+func setRoutes(link netlink.Link, wanted []proto.Route) error {
+	have, err := netlink.RouteList(link, netlink.FAMILY_ALL)
+	if err != nil {
+		return err
+	}
+	missing := map[proto.Route]bool{}
+	for _, r := range wanted {
+		missing[proto.Route{To: r.To.Masked(), Via: r.Via}] = true
+	}
+	for _, route := range have {
+		r := routeOf(route)
+		switch {
+		case missing[r]:
+			delete(missing, r)
+		case route.Gw != nil:
+			if err := netlink.RouteDel(&route); err != nil {
+				return err
+			}
+		}
+	}
+	for r := range missing {
+		if err := netlink.RouteReplace(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: ipNet(r.To), Gw: r.Via.AsSlice()}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func routeOf(r netlink.Route) proto.Route {
+	via, _ := netip.AddrFromSlice(r.Gw)
+	via = via.Unmap()
+	if r.Dst == nil {
+		return proto.Route{To: netip.PrefixFrom(anyAddress(via), 0), Via: via}
+	}
+	return proto.Route{To: prefixOf(r.Dst), Via: via}
+}
+
+func anyAddress(like netip.Addr) netip.Addr {
+	if like.Is4() {
+		return netip.IPv4Unspecified()
+	}
+	return netip.IPv6Unspecified()
+}
+
+func prefixOf(n *net.IPNet) netip.Prefix {
+	addr, _ := netip.AddrFromSlice(n.IP)
+	ones, _ := n.Mask.Size()
+	return netip.PrefixFrom(addr.Unmap(), ones)
+}
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
+// SetClock sets the guest's wall clock.
+func (Linux) SetClock(t time.Time) error {
+	ts := unix.NsecToTimespec(t.UnixNano())
+	if err := unix.ClockSettime(unix.CLOCK_REALTIME, &ts); err != nil {
+		return fmt.Errorf("cannot set the clock: %w", err)
+	}
+	return nil
+}
+
+// AddEntropy mixes seed into the kernel's random generator, credits it, and
+// makes the generator use it at once: after a snapshot two guests must not draw
+// the same numbers. The ioctls are those of random(4).
+func (Linux) AddEntropy(seed []byte) error {
+	f, err := os.OpenFile("/dev/urandom", os.O_WRONLY, 0)
+	if err != nil {
+		return fmt.Errorf("cannot open the random generator: %w", err)
+	}
+	defer f.Close()
+	pool := binary.NativeEndian.AppendUint32(nil, uint32(len(seed)*8)) // bits credited
+	pool = binary.NativeEndian.AppendUint32(pool, uint32(len(seed)))
+	pool = append(pool, seed...)
+	if err := ioctl(f, unix.RNDADDENTROPY, uintptr(unsafe.Pointer(&pool[0]))); err != nil {
+		return fmt.Errorf("cannot add to the random generator: %w", err)
+	}
+	if err := ioctl(f, rndReseedCRNG, 0); err != nil {
+		return fmt.Errorf("cannot reseed the random generator: %w", err)
+	}
+	return nil
+}
+
+const rndReseedCRNG = 0x5207 // linux/random.h: _IO('R', 0x07)
+
+func ioctl(f *os.File, request, arg uintptr) error {
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), request, arg); errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// PrepareCommands implements Kernel.
+func (Linux) PrepareCommands() error {
+	return errors.Join(mountPTS(), mountCgroups())
+}
+
+func mountPTS() error {
+	if _, err := os.Stat("/dev/pts/ptmx"); err == nil {
+		return nil
+	}
+	if err := os.MkdirAll("/dev/pts", 0o755); err != nil {
+		return fmt.Errorf("cannot make /dev/pts: %w", err)
+	}
+	err := unix.Mount("devpts", "/dev/pts", "devpts", unix.MS_NOSUID|unix.MS_NOEXEC, "mode=0620,ptmxmode=0666,gid=5")
+	if err != nil {
+		return fmt.Errorf("cannot mount /dev/pts: %w", err)
+	}
+	return nil
+}
+
+// mountCgroups mounts the cgroup tree as systemd would, which takes it over as
+// it is. An image that has begun to mount version 1 trees keeps those.
+func mountCgroups() error {
+	var s unix.Statfs_t
+	if err := unix.Statfs("/sys/fs/cgroup", &s); err != nil {
+		return fmt.Errorf("cannot look at /sys/fs/cgroup: %w", err)
+	}
+	if s.Type != unix.SYSFS_MAGIC {
+		return nil
+	}
+	flags := uintptr(unix.MS_NOSUID | unix.MS_NOEXEC | unix.MS_NODEV)
+	if err := unix.Mount("cgroup2", "/sys/fs/cgroup", "cgroup2", flags, "nsdelegate,memory_recursiveprot"); err != nil {
+		return fmt.Errorf("cannot mount /sys/fs/cgroup: %w", err)
+	}
+	return nil
+}
+
+// Process1 implements Kernel. The program is asked rather than the image: which
+// of the two is process 1 now is what matters.
+func (Linux) Process1() (string, error) {
+	exe, err := os.Readlink("/proc/1/exe")
+	if err != nil {
+		return "", fmt.Errorf("cannot look at process 1: %w", err)
+	}
+	comm, err := os.ReadFile("/proc/1/comm")
+	if err != nil {
+		return "", fmt.Errorf("cannot look at process 1: %w", err)
+	}
+	// banger-init's own file is on the initramfs as /init and may be gone.
+	if name := strings.TrimSpace(string(comm)); name == "banger-init" {
+		return name, nil
+	}
+	name := filepath.Base(strings.TrimSuffix(exe, " (deleted)"))
+	if exe == "/init" || strings.HasPrefix(exe, "/init ") {
+		return "banger-init", nil
+	}
+	return name, nil
+}
+
+// SignalProcess1 implements Kernel. The kernel throws signals away that process
+// 1 has no handler for; a moment after its start systemd has none. Nothing
+// tells when it has, so this looks again and again, ever more seldom.
+func (Linux) SignalProcess1(s unix.Signal, limit time.Duration) error {
+	deadline := time.Now().Add(limit)
+	pause := 5 * time.Millisecond
+	for !takesSignal("/proc/1/status", s) {
+		if time.Now().After(deadline) {
+			return fmt.Errorf("process 1 does not take signal %d", s)
+		}
+		time.Sleep(pause)
+		pause = min(2*pause, time.Second/2)
+	}
+	if err := unix.Kill(1, s); err != nil {
+		return fmt.Errorf("cannot signal process 1: %w", err)
+	}
+	return nil
+}
+
+// takesSignal says whether the process catches s, or blocks it to read it from
+// a signalfd. status is its /proc/<pid>/status.
+func takesSignal(status string, s unix.Signal) bool {
+	text, err := os.ReadFile(status)
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(text)) {
+		name, value, _ := strings.Cut(line, ":")
+		if name != "SigCgt" && name != "SigBlk" {
+			continue
+		}
+		mask, err := strconv.ParseUint(strings.TrimSpace(value), 16, 64)
+		if err == nil && mask&(1<<(s-1)) != 0 {
+			return true
+		}
+	}
+	return false
+}
