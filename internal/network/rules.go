@@ -69,7 +69,7 @@ func (c Config) forwarded(uplinks *ruleset.Set) ruleset.Chain {
 		Hook: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter, At: "hook forward priority filter",
 		Rules: []ruleset.Rule{
 			ruleset.NewRule("guests' replies, also to what lives on this host", ruleset.Replies(), ruleset.Accept()),
-			ruleset.NewRule("no network that lives on this host", ruleset.InFrom(c.Bridge), ruleset.OutToKind("bridge"), ruleset.OutToNoneOf(uplinks), ruleset.Drop()),
+			ruleset.NewRule("no network that lives on this host", ruleset.InFrom(c.Bridge), ruleset.OutToOther(c.Bridge), ruleset.OutToKind("bridge"), ruleset.OutToNoneOf(uplinks), ruleset.Drop()),
 			ruleset.NewRule("guests are called by their host only", ruleset.OutTo(c.Bridge), ruleset.Drop()),
 		},
 	}

@@ -17,7 +17,7 @@ const (
 	totalTime  = 5 * time.Second
 )
 
-// transport is how a query came, which is how it is asked further.
+// transport is how a query travels.
 type transport string
 
 const (
@@ -41,7 +41,7 @@ func (f *Forwarder) answer(packed []byte, by transport) []byte {
 	if err := query.Unpack(packed); err != nil || query.Response {
 		return nil
 	}
-	reply := f.reply(query, by)
+	reply := f.reply(query)
 	if by == overUDP {
 		reply.Truncate(sizeFor(query))
 	}
@@ -53,14 +53,14 @@ func (f *Forwarder) answer(packed []byte, by transport) []byte {
 	return out
 }
 
-func (f *Forwarder) reply(query *dns.Msg, by transport) *dns.Msg {
+func (f *Forwarder) reply(query *dns.Msg) *dns.Msg {
 	if query.Opcode != dns.OpcodeQuery {
 		return refusal(query, dns.RcodeNotImplemented)
 	}
 	if len(query.Question) != 1 {
 		return refusal(query, dns.RcodeFormatError)
 	}
-	reply, err := f.ask(query, by)
+	reply, err := f.ask(query)
 	if err != nil {
 		f.log.Debug("cannot resolve a name", "name", query.Question[0].Name, "error", err)
 		return refusal(query, dns.RcodeServerFailure)
@@ -88,27 +88,29 @@ func sizeFor(query *dns.Msg) int {
 
 // ask tries the name servers in turn until one gives an answer that is not a
 // failure of its own.
-func (f *Forwarder) ask(query *dns.Msg, by transport) (*dns.Msg, error) {
+func (f *Forwarder) ask(query *dns.Msg) (*dns.Msg, error) {
 	ctx, cancel := context.WithTimeout(f.ctx, totalTime)
 	defer cancel()
 	var failed *dns.Msg
-	errs := []error{errNoServers}
+	var errs []error
 	for _, server := range f.cfg.Upstreams() {
 		if server == f.cfg.Listen {
 			continue
 		}
-		reply, err := askServer(ctx, query, server, by)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		if !isServersFault(reply) {
+		reply, err := askServer(ctx, query, server)
+		if err == nil && !isServersFault(reply) {
 			return reply, nil
 		}
-		failed = reply
+		if err == nil {
+			failed = reply
+		}
+		errs = append(errs, err)
 	}
 	if failed != nil {
 		return failed, nil
+	}
+	if len(errs) == 0 {
+		return nil, errNoServers
 	}
 	return nil, errors.Join(errs...)
 }
@@ -117,13 +119,13 @@ func isServersFault(m *dns.Msg) bool {
 	return m.Rcode == dns.RcodeServerFailure || m.Rcode == dns.RcodeRefused
 }
 
-// askServer asks one server, by TCP too where a datagram has no room for the
+// askServer asks one server, by TCP where a datagram has no room for the
 // answer.
-func askServer(ctx context.Context, query *dns.Msg, server netip.AddrPort, by transport) (*dns.Msg, error) {
+func askServer(ctx context.Context, query *dns.Msg, server netip.AddrPort) (*dns.Msg, error) {
 	ctx, cancel := context.WithTimeout(ctx, serverTime)
 	defer cancel()
-	reply, err := exchange(ctx, query, server, by)
-	if err == nil && reply.Truncated && by == overUDP {
+	reply, err := exchange(ctx, query, server, overUDP)
+	if err == nil && reply.Truncated {
 		return exchange(ctx, query, server, overTCP)
 	}
 	return reply, err
