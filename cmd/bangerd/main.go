@@ -1,0 +1,185 @@
+// Command bangerd is banger's daemon. It is started by banger on the first
+// call that needs it; this file is where everything is wired together.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/client"
+	"github.com/banger-vm/banger/internal/config"
+	"github.com/banger-vm/banger/internal/daemon"
+	"github.com/banger-vm/banger/internal/debian"
+	"github.com/banger-vm/banger/internal/doctor"
+	"github.com/banger-vm/banger/internal/hostenv"
+	"github.com/banger-vm/banger/internal/image"
+	"github.com/banger-vm/banger/internal/keeper"
+	"github.com/banger-vm/banger/internal/kernel"
+	"github.com/banger-vm/banger/internal/network"
+	"github.com/banger-vm/banger/internal/sshkey"
+	"github.com/banger-vm/banger/internal/vm"
+	"github.com/banger-vm/banger/internal/vmm"
+)
+
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == keeper.Argument {
+		if err := keeper.Serve(); err != nil {
+			os.Exit(1)
+		}
+		return
+	}
+	client.KeepReady()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx); err != nil {
+		client.TellReady(err)
+		fmt.Fprintln(os.Stderr, "bangerd:", err)
+		os.Exit(1)
+	}
+}
+
+// run is the daemon's life.
+func run(ctx context.Context) error {
+	if os.Getuid() != 0 {
+		return &api.Error{Kind: api.KindHost, Message: "bangerd needs root: it makes network devices and gives each VM a user of its own",
+			Hint: "run banger with sudo"}
+	}
+	cfg, err := config.Load(config.Options{})
+	if err != nil {
+		return err
+	}
+	paths := cfg.Paths
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: cfg.LogLevel}))
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("cannot find bangerd's own place: %w", err)
+	}
+	companions := filepath.Join(filepath.Dir(filepath.Dir(self)), "lib", "banger")
+	listener, unlock, err := listen(paths)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	defer listener.Close()
+	key, err := guestKey(cfg)
+	if err != nil {
+		return err
+	}
+	kill := killAt(os.Getenv("BANGERD_KILL_AT"))
+	archive := debian.Options{Cache: filepath.Join(paths.Cache, "debian"), Mirror: cfg.Mirror, SecurityMirror: cfg.SecurityMirror}
+	images := &image.Store{Dir: paths.Images(), Cache: paths.Cache, Debian: archive, AtStep: kill}
+	kernels := &kernel.Store{
+		Dir: paths.Kernels(), Debian: archive, AtStep: kill,
+		Init:  filepath.Join(companions, "banger-init"),
+		Agent: filepath.Join(companions, "banger-vsock-agent"),
+	}
+	consoles, err := keeper.Connect(paths.Runtime, self)
+	if err != nil {
+		return err
+	}
+	defer consoles.Close()
+	pool := network.Config{Bridge: cfg.BridgeName, Addr: cfg.Bridge, Ready: cfg.TapPoolSize, Upstreams: cfg.Upstreams, UIDBase: vm.UIDBase}
+	choose := func() (vmm.Choice, error) {
+		return vmm.Choose(vmm.Options{Want: cfg.VMM, FirecrackerBin: cfg.FirecrackerBin, Companions: companions})
+	}
+	vms := vm.New(vm.Options{
+		StateDir:     paths.VMs(),
+		RuntimeDir:   filepath.Join(paths.Runtime, "vm"),
+		Images:       images,
+		Kernels:      kernels,
+		Network:      network.New(pool, log),
+		Consoles:     consoles,
+		Pool:         pool,
+		ChooseVMM:    choose,
+		Guest:        vm.GuestSettings{AuthorizedKeys: []string{key.Authorized}, Env: hostenv.Proxy(os.Getenv), CACerts: hostenv.Certificates("/")},
+		Defaults:     vm.Defaults{Image: cfg.DefaultImage, Kernel: defaultKernel, VCPUs: cfg.VCPUs, MemoryMiB: cfg.MemoryMiB, DiskMiB: cfg.DiskMiB},
+		BootTimeout:  cfg.BootTimeout,
+		StageTimeout: cfg.BootTimeout,
+		Log:          log,
+		AtStep:       kill,
+	})
+	if err := vms.Reconcile(ctx); err != nil {
+		return err
+	}
+	server := &daemon.Daemon{
+		VMs: vms, Images: images, Kernels: kernels,
+		Doctor: func(ctx context.Context) api.Doctor {
+			return doctor.Run(ctx, doctor.Options{Config: cfg, Companions: companions})
+		},
+		SSHKey: key.Path, Socket: paths.Socket(), LogPath: paths.Log(), Log: log,
+	}
+	client.TellReady(nil)
+	log.Info("listening", "version", api.Version, "socket", paths.Socket())
+	err = server.Serve(ctx, listener)
+	closing, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	return errors.Join(err, vms.Close(closing))
+}
+
+// defaultKernel starts a VM whose image names no kernel.
+const defaultKernel = "generic-6.12"
+
+// closeTimeout bounds the daemon's tidying up.
+const closeTimeout = 30 * time.Second
+
+// listen takes the state directory for this daemon alone and opens the socket.
+// The lock ends with the process, so an old socket is nobody's.
+func listen(paths config.Paths) (net.Listener, func(), error) {
+	for _, dir := range []string{paths.State, paths.Runtime, paths.Data, paths.Cache} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, nil, fmt.Errorf("cannot make a directory: %w", err)
+		}
+	}
+	lock, err := os.OpenFile(filepath.Join(paths.State, "bangerd.lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, nil, fmt.Errorf("cannot open the daemon's lock: %w", err)
+	}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		lock.Close()
+		return nil, nil, &api.Error{Kind: api.KindExists, Message: "another bangerd works on " + paths.State,
+			Hint: "banger daemon status shows it; banger daemon stop ends it"}
+	}
+	if err := os.Remove(paths.Socket()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		lock.Close()
+		return nil, nil, fmt.Errorf("cannot remove an old socket: %w", err)
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: paths.Socket(), Net: "unix"})
+	if err != nil {
+		lock.Close()
+		return nil, nil, fmt.Errorf("cannot listen on %s: %w", paths.Socket(), err)
+	}
+	if err := os.Chmod(paths.Socket(), 0o600); err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("cannot close the socket to others: %w", err), l.Close(), lock.Close())
+	}
+	return l, func() { lock.Close() }, nil
+}
+
+// guestKey is the key that opens the guests.
+func guestKey(cfg *config.Config) (sshkey.Key, error) {
+	if cfg.SSHKeyMade {
+		return sshkey.Ensure(cfg.SSHKeyPath)
+	}
+	return sshkey.Load(cfg.SSHKeyPath)
+}
+
+// killAt ends this process at the step named, as kill -9 would: for the tests
+// that try every step.
+func killAt(step string) func(string) {
+	return func(name string) {
+		if step != "" && name == step {
+			_ = unix.Kill(os.Getpid(), unix.SIGKILL)
+			select {}
+		}
+	}
+}

@@ -1,0 +1,51 @@
+package testenv
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// AwaitEnd waits until a process has ended; a zombie has.
+func AwaitEnd(pid int, limit time.Duration) error {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("cannot watch process %d: %w", pid, err)
+	}
+	defer unix.Close(fd)
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(limit.Milliseconds()))
+	if err != nil {
+		return fmt.Errorf("cannot watch process %d: %w", pid, err)
+	}
+	if n == 0 {
+		return fmt.Errorf("process %d did not end within %v", pid, limit)
+	}
+	return nil
+}
+
+// ProcessesIn lists the processes whose working directory is in dir.
+func ProcessesIn(dir string) []string {
+	var found []string
+	cwds, _ := filepath.Glob("/proc/[0-9]*/cwd")
+	for _, link := range cwds {
+		cwd, err := os.Readlink(link)
+		if err != nil || !strings.HasPrefix(cwd, dir) {
+			continue
+		}
+		pid := filepath.Base(filepath.Dir(link))
+		if _, err := strconv.Atoi(pid); err == nil {
+			cmdline, _ := os.ReadFile(filepath.Join("/proc", pid, "cmdline"))
+			found = append(found, pid+" "+strings.ReplaceAll(string(cmdline), "\x00", " "))
+		}
+	}
+	return found
+}

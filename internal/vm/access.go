@@ -1,0 +1,138 @@
+package vm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+
+	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/guest/proto"
+)
+
+// Exec starts a command in a running VM, when its guest has come as far as
+// wait says. The connection goes to [host.Relay].
+func (m *Manager) Exec(ctx context.Context, nameOrID string, wait api.Wait, command proto.Exec) (net.Conn, error) {
+	v, r, err := m.reachable(ctx, nameOrID, wait)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := r.agent.Exec(ctx, command)
+	return conn, v.guestError(err)
+}
+
+// SSH connects to the VM's SSH server.
+func (m *Manager) SSH(ctx context.Context, nameOrID string) (net.Conn, error) {
+	v, r, err := m.reachable(ctx, nameOrID, api.WaitAgent)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := r.agent.SSH(ctx)
+	return conn, v.guestError(err)
+}
+
+// reachable gives a VM that runs and whose agent is configured.
+func (m *Manager) reachable(ctx context.Context, nameOrID string, wait api.Wait) (*machine, *run, error) {
+	v, err := m.find(nameOrID)
+	if err != nil {
+		return nil, nil, err
+	}
+	r := v.running()
+	if r == nil {
+		return nil, nil, require(v.record(), "reach", api.StateRunning)
+	}
+	err = v.within(ctx, m.StageTimeout, r, wait)
+	if errors.Is(err, errVMMEnded) {
+		return nil, nil, &api.Error{Kind: api.KindWrongState, Message: fmt.Sprintf("VM %s ended", v.record().Name), Hint: hintFor(v.record())}
+	}
+	return v, r, err
+}
+
+func (v *machine) guestError(err error) error {
+	if err == nil {
+		return nil
+	}
+	name := v.record().Name
+	return &api.Error{
+		Kind:    api.KindGuest,
+		Message: fmt.Sprintf("VM %s: %v", name, err),
+		Hint:    fmt.Sprintf("banger vm logs %s shows what it said", name),
+	}
+}
+
+// Logs hands the lines of a VM's log to emit: the console and the daemon's own
+// words in order, then what the guest's kernel and journal hold. With follow it
+// goes on until ctx ends.
+func (m *Manager) Logs(ctx context.Context, nameOrID string, follow bool, emit func(api.LogLine) error) error {
+	v, err := m.find(nameOrID)
+	if err != nil {
+		return err
+	}
+	past, more, stop := v.log.read()
+	defer stop()
+	for _, line := range past {
+		if err := emit(line); err != nil {
+			return err
+		}
+	}
+	guest := v.guestLog(ctx, follow)
+	for guest != nil || follow {
+		var line api.LogLine
+		var ok bool
+		select {
+		case line, ok = <-guest:
+			if !ok {
+				guest = nil
+				continue
+			}
+		case line = <-more:
+		case <-ctx.Done():
+			return nil
+		}
+		if err := emit(line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// guestLog gives the guest's own log, line by line; nil where no agent answers.
+func (v *machine) guestLog(ctx context.Context, follow bool) <-chan api.LogLine {
+	r := v.running()
+	if r == nil || !r.isReady() {
+		return nil
+	}
+	reader, err := r.agent.Logs(ctx, follow)
+	if err != nil {
+		return nil
+	}
+	lines := make(chan api.LogLine)
+	go func() {
+		defer close(lines)
+		defer context.AfterFunc(ctx, func() { reader.Close() })()
+		defer reader.Close()
+		for {
+			line, err := reader.Next()
+			if err != nil {
+				if !errors.Is(err, io.EOF) && ctx.Err() == nil {
+					v.log.add("daemon", fmt.Sprintf("cannot read the guest's log: %v", err))
+				}
+				return
+			}
+			select {
+			case lines <- api.LogLine{Source: guestSource(line.Source), Text: line.Text}:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return lines
+}
+
+func guestSource(s byte) string {
+	if s == proto.LogJournal {
+		return "journal"
+	}
+	return "kernel"
+}

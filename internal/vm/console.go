@@ -1,0 +1,190 @@
+package vm
+
+import (
+	"bytes"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// lastWord is what a guest kernel says last.
+type lastWord string
+
+const (
+	wordNone     lastWord = ""
+	wordPowerOff lastWord = "power off" // the VMM does not end by itself
+	wordHalt     lastWord = "halt"      // neither does it here
+	wordReboot   lastWord = "reboot"
+	wordPanic    lastWord = "panic" // banger's command line reboots after it
+)
+
+// The kernel prints these under `quiet loglevel=4` too: kernel/reboot.c and
+// kernel/panic.c.
+var (
+	stamp     = regexp.MustCompile(`^\[ *[0-9]+\.[0-9]+\] `)
+	lastWords = []struct {
+		begins string
+		word   lastWord
+	}{
+		{"reboot: Power down", wordPowerOff},
+		{"reboot: System halted", wordHalt},
+		{"reboot: Restarting system", wordReboot},
+		{"Kernel panic - not syncing", wordPanic},
+	}
+)
+
+// wordOf finds a last word in one console line.
+func wordOf(line string) lastWord {
+	line = stamp.ReplaceAllString(strings.TrimRight(line, "\r"), "")
+	for _, w := range lastWords {
+		if strings.HasPrefix(line, w.begins) {
+			return w.word
+		}
+	}
+	return wordNone
+}
+
+// consoleBuffer is how much a guest may say while no daemon listens; what
+// comes after that is dropped by the VMM.
+const consoleBuffer = 1 << 20
+
+// console drains a guest's serial console, a FIFO in the VM's directory, into
+// the VM's journal and listens for the kernel's last word.
+type console struct {
+	path string
+	fifo *os.File
+	log  *journal
+	mark string // behind the VMM's last byte, see finish
+
+	mu    sync.Mutex
+	word  lastWord
+	about string        // the line the word was in
+	heard chan struct{} // closed with the first last word
+	idle  chan struct{} // closed when the reader has ended
+}
+
+func consolePath(runDir string) string { return filepath.Join(runDir, "console") }
+
+// makeConsole makes the FIFO and opens it for the VMM: read-write, so that it
+// never ends, and its own open file description, which a VMM makes
+// non-blocking.
+func makeConsole(runDir string) (*os.File, error) {
+	path := consolePath(runDir)
+	if err := unix.Mkfifo(path, 0o600); err != nil && !errors.Is(err, os.ErrExist) {
+		return nil, fmt.Errorf("cannot make the console's pipe: %w", err)
+	}
+	f, err := openFIFO(path)
+	if err != nil {
+		return nil, err
+	}
+	// Best effort: the limit of an unprivileged user may be lower.
+	unix.FcntlInt(f.Fd(), unix.F_SETPIPE_SZ, consoleBuffer)
+	return f, nil
+}
+
+func openFIFO(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, fmt.Errorf("cannot open the console's pipe: %w", err)
+	}
+	if info, err := f.Stat(); err != nil || info.Mode()&os.ModeNamedPipe == 0 {
+		f.Close()
+		return nil, fmt.Errorf("cannot use %s as a console: it is not a pipe", path)
+	}
+	return f, nil
+}
+
+// listen starts to drain the console of a VM.
+func listen(runDir string, log *journal) (*console, error) {
+	f, err := openFIFO(consolePath(runDir))
+	if err != nil {
+		return nil, err
+	}
+	c := &console{path: consolePath(runDir), fifo: f, log: log, mark: rand.Text(), heard: make(chan struct{}), idle: make(chan struct{})}
+	go c.drain()
+	return c, nil
+}
+
+func (c *console) drain() {
+	defer close(c.idle)
+	buf := make([]byte, 16<<10)
+	var line []byte
+	for {
+		n, err := c.fifo.Read(buf)
+		line = append(line, buf[:n]...)
+		for {
+			head, rest, ok := cutLine(line)
+			if !ok {
+				break
+			}
+			if head == c.mark {
+				return
+			}
+			c.hear(head)
+			line = rest
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// cutLine takes the first line, or as much as a line may hold, off data.
+func cutLine(data []byte) (line string, rest []byte, ok bool) {
+	i := bytes.IndexByte(data, '\n')
+	switch {
+	case i >= 0 && i <= lineLimit:
+		return strings.TrimRight(string(data[:i]), "\r"), data[i+1:], true
+	case len(data) > lineLimit:
+		return string(data[:lineLimit]), data[lineLimit:], true
+	default:
+		return "", data, false
+	}
+}
+
+func (c *console) hear(line string) {
+	if line != "" {
+		c.log.add("console", line)
+	}
+	word := wordOf(line)
+	if word == wordNone {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	// A panic is followed by a reboot, of which it is the reason.
+	if c.word == wordNone {
+		c.word, c.about = word, stamp.ReplaceAllString(line, "")
+		close(c.heard)
+	}
+}
+
+// last gives the kernel's last word so far and the line it was in.
+func (c *console) last() (lastWord, string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.word, c.about
+}
+
+// finish reads what is left in the pipe of a VMM that has ended, and closes
+// it. The pipe has no end while anybody holds it open, so a mark that the guest
+// can't know is written behind its last word.
+func (c *console) finish() {
+	if _, err := c.fifo.WriteString("\n" + c.mark + "\n"); err == nil {
+		<-c.idle
+	}
+	c.letGo()
+}
+
+// letGo stops draining; the pipe and what comes into it stay.
+func (c *console) letGo() {
+	c.fifo.Close()
+	<-c.idle
+}

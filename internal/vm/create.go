@@ -1,0 +1,174 @@
+package vm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/disk"
+	"github.com/banger-vm/banger/internal/image"
+	"github.com/banger-vm/banger/internal/network"
+	"github.com/banger-vm/banger/internal/progress"
+	"github.com/banger-vm/banger/internal/undo"
+)
+
+// minFree is how much room the host's disk must have before a VM is made or
+// started.
+const minFree = 256 << 20
+
+// Run makes a VM and starts it, unless the request says not to. When that
+// fails nothing is left, with one exception: a VM whose guest does not get
+// ready runs on, so that a person can look.
+func (m *Manager) Run(ctx context.Context, req api.CreateRequest, report progress.Func) (api.VM, error) {
+	made, err := m.Create(ctx, req, report)
+	if err != nil || req.NoStart {
+		return made, err
+	}
+	started, err := m.Start(ctx, made.ID, req.Wait, report)
+	if err == nil || isGuestTrouble(err) && started.VMM != nil {
+		return started, err
+	}
+	_, undone := m.Delete(ctx, made.ID, progress.Discard)
+	return api.VM{}, errors.Join(err, undone)
+}
+
+// Create makes a VM and does not start it. When it fails, nothing is left.
+func (m *Manager) Create(ctx context.Context, req api.CreateRequest, report progress.Func) (_ api.VM, err error) {
+	name, spec, err := resolve(req, m.Defaults)
+	if err != nil {
+		return api.VM{}, err
+	}
+	if err := disk.CheckSpace(m.StateDir, minFree, "a new VM"); err != nil {
+		return api.VM{}, err
+	}
+	var undone undo.Stack
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, undone.Unwind(ctx))
+		}
+	}()
+	var v *machine
+	var base image.Image
+	s := m.steps(report)
+	err = s.do(ctx, "create.record", func() error {
+		v, err = m.reserve(name, spec, req.Remove)
+		if err == nil {
+			undone.Push("the record", func(context.Context) error { return v.erase() })
+		}
+		return err
+	})
+	if err != nil {
+		return api.VM{}, err
+	}
+	end, err := v.begin(ctx)
+	if err != nil {
+		return api.VM{}, err
+	}
+	defer end()
+	err = s.do(ctx, "create.image", func() error {
+		base, err = m.Images.Ensure(ctx, spec.Image, report)
+		return err
+	})
+	if err != nil {
+		return api.VM{}, err
+	}
+	spec.Kernel = or(or(spec.Kernel, base.Kernel), m.Defaults.Kernel)
+	err = s.do(ctx, "create.kernel", func() error {
+		_, err := m.Kernels.Ensure(ctx, spec.Kernel, report)
+		return err
+	})
+	if err != nil {
+		return api.VM{}, err
+	}
+	err = s.do(ctx, "create.disk", func() error {
+		return errors.Join(makeHostKey(v.dir), disk.Create(disk.Spec{
+			Path:    v.disk(),
+			Virtual: spec.DiskMiB << 20,
+			Base:    base.Size,
+			UID:     v.record().Lease.UID,
+		}))
+	})
+	if err != nil {
+		return api.VM{}, err
+	}
+	err = s.do(ctx, "create.commit", func() error {
+		return v.change(func(r *Record) error {
+			r.Spec, r.Rootfs, r.Provisioned = spec, base.Rootfs, true
+			return nil
+		})
+	})
+	if err != nil {
+		return api.VM{}, err
+	}
+	undone.Release()
+	return v.describe(), nil
+}
+
+// reserve takes the name and a lease, and writes the intent down before
+// anything is done.
+func (m *Manager) reserve(name string, spec Spec, remove bool) (*machine, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	taken := func(name string) bool { return m.named(name) != nil }
+	if name == "" {
+		name = madeUpName(taken)
+	}
+	if taken(name) {
+		return nil, &api.Error{
+			Kind:    api.KindExists,
+			Message: fmt.Sprintf("there is a VM %q already", name),
+			Hint:    fmt.Sprintf("banger vm start %s starts it, banger vm ssh %s opens a shell in it", name, name),
+		}
+	}
+	lease, err := m.Pool.Pick(m.taken())
+	if err != nil {
+		return nil, err
+	}
+	r := Record{
+		Format: recordFormat, ID: newID(), Name: name, Spec: spec, Created: time.Now().UTC(),
+		State: api.StateCreated, Remove: remove, Lease: lease,
+	}
+	if err := os.MkdirAll(m.dir(r.ID), 0o700); err != nil {
+		return nil, fmt.Errorf("cannot make the VM's directory: %w", err)
+	}
+	v, err := m.newMachine(r)
+	if err == nil {
+		err = m.save(r)
+	}
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(m.dir(r.ID)))
+	}
+	m.vms[r.ID] = v
+	return v, nil
+}
+
+func (m *Manager) named(name string) *machine {
+	for _, v := range m.vms {
+		if v.record().Name == name {
+			return v
+		}
+	}
+	return nil
+}
+
+func (m *Manager) taken() []network.Lease {
+	list := make([]network.Lease, 0, len(m.vms))
+	for _, v := range m.vms {
+		list = append(list, v.record().Lease)
+	}
+	return list
+}
+
+// erase removes all that is on disk of a VM, and the VM from the list.
+func (v *machine) erase() error {
+	id := v.record().ID
+	v.log.close()
+	if err := errors.Join(v.clearRunDir(), os.RemoveAll(v.dir)); err != nil {
+		return fmt.Errorf("cannot remove the VM's directory: %w", err)
+	}
+	v.m.forget(id)
+	return nil
+}

@@ -1,0 +1,139 @@
+package vm
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/banger-vm/banger/api"
+)
+
+// The journal of a VM is its console and the daemon's own words about it, in
+// order: two files of journalLimit bytes at most, the older one replaced when
+// the newer one is full, so that a guest can't fill the host's disk with it.
+const (
+	journalLimit = 1 << 20
+	lineLimit    = 4 << 10 // bytes of one line; a longer one is cut into several
+)
+
+type journal struct {
+	path string
+
+	mu        sync.Mutex
+	file      *os.File
+	size      int64
+	followers map[chan api.LogLine]struct{}
+}
+
+func journalPath(dir string) string { return filepath.Join(dir, "log.ndjson") }
+
+func openJournal(dir string) (*journal, error) {
+	j := &journal{path: journalPath(dir), followers: map[chan api.LogLine]struct{}{}}
+	f, err := os.OpenFile(j.path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("cannot open the VM's log: %w", err)
+	}
+	info, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("cannot look at the VM's log: %w", err)
+	}
+	j.file, j.size = f, info.Size()
+	return j, nil
+}
+
+// add writes one line and hands it to the followers; one who does not keep up
+// misses lines. A log that can't be written must not stop a VM: the line is
+// lost.
+func (j *journal) add(source, text string) {
+	line := api.LogLine{Time: time.Now().UTC(), Source: source, Text: text}
+	data, err := json.Marshal(line)
+	if err != nil {
+		return
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for f := range j.followers {
+		select {
+		case f <- line:
+		default:
+		}
+	}
+	if j.file == nil {
+		return
+	}
+	if j.size+int64(len(data)) > journalLimit {
+		j.rotate()
+	}
+	n, _ := j.file.Write(append(data, '\n'))
+	j.size += int64(n)
+}
+
+func (j *journal) rotate() {
+	if err := os.Rename(j.path, j.path+".1"); err != nil {
+		return
+	}
+	if f, err := os.OpenFile(j.path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600); err == nil {
+		j.file.Close()
+		j.file, j.size = f, 0
+	}
+}
+
+// read gives what both files hold, and with it a channel of the lines that
+// come afterwards, until stop is called.
+func (j *journal) read() (past []api.LogLine, more <-chan api.LogLine, stop func()) {
+	follower := make(chan api.LogLine, 1024)
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	past = append(readLines(j.path+".1"), readLines(j.path)...)
+	j.followers[follower] = struct{}{}
+	return past, follower, func() {
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		delete(j.followers, follower)
+	}
+}
+
+// last gives the last n lines that came from source.
+func (j *journal) last(source string, n int) []string {
+	past, _, stop := j.read()
+	stop()
+	var texts []string
+	for _, line := range past {
+		if line.Source == source {
+			texts = append(texts, line.Text)
+		}
+	}
+	return texts[max(0, len(texts)-n):]
+}
+
+func (j *journal) close() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.file != nil {
+		j.file.Close()
+		j.file = nil
+	}
+}
+
+func readLines(path string) []api.LogLine {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	var lines []api.LogLine
+	s := bufio.NewScanner(f)
+	s.Buffer(nil, 8*lineLimit)
+	for s.Scan() {
+		var line api.LogLine
+		if json.Unmarshal(s.Bytes(), &line) == nil {
+			lines = append(lines, line)
+		}
+	}
+	return lines
+}

@@ -1,0 +1,176 @@
+package vm
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"sync"
+
+	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/disk"
+)
+
+// machine is one VM as this daemon holds it: its record, its journal and,
+// while it runs, its run.
+type machine struct {
+	m   *Manager
+	dir string
+	log *journal
+	// turn is held by the one operation that changes the VM.
+	turn chan struct{}
+
+	mu   sync.Mutex
+	rec  Record
+	run  *run     // nil unless a VMM runs
+	gone []string // why it can't be used, when its record was set aside
+}
+
+func (m *Manager) newMachine(r Record) (*machine, error) {
+	log, err := openJournal(m.dir(r.ID))
+	if err != nil {
+		return nil, err
+	}
+	return &machine{m: m, dir: m.dir(r.ID), log: log, turn: make(chan struct{}, 1), rec: r}, nil
+}
+
+// find gives the VM that goes by a name or an id.
+func (m *Manager) find(nameOrID string) (*machine, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if v, ok := m.vms[nameOrID]; ok {
+		return v, nil
+	}
+	for _, v := range m.vms {
+		if v.record().Name == nameOrID {
+			return v, nil
+		}
+	}
+	return nil, &api.Error{
+		Kind:    api.KindNotFound,
+		Message: fmt.Sprintf("there is no VM %q", nameOrID),
+		Hint:    "banger vm list shows the VMs there are",
+	}
+}
+
+func (m *Manager) all() []*machine {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	list := make([]*machine, 0, len(m.vms))
+	for _, v := range m.vms {
+		list = append(list, v)
+	}
+	slices.SortFunc(list, func(a, b *machine) int {
+		return cmp.Or(a.record().Created.Compare(b.record().Created), cmp.Compare(a.record().ID, b.record().ID))
+	})
+	return list
+}
+
+func (m *Manager) forget(id string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.vms, id)
+}
+
+// begin takes the VM's turn; the caller calls end.
+func (v *machine) begin(ctx context.Context) (end func(), err error) {
+	select {
+	case v.turn <- struct{}{}:
+		return func() { <-v.turn }, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("cannot wait for VM %s, which is busy: %w", v.record().Name, context.Cause(ctx))
+	}
+}
+
+func (v *machine) record() Record {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.rec
+}
+
+func (v *machine) running() *run {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.run
+}
+
+func (v *machine) setRun(r *run) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.run = r
+}
+
+// change edits the record and makes the edit durable; on failure the record is
+// as before.
+func (v *machine) change(edit func(*Record) error) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	r := v.rec
+	if err := edit(&r); err != nil {
+		return err
+	}
+	if err := v.m.save(r); err != nil {
+		return err
+	}
+	if r.State != v.rec.State {
+		v.log.add("daemon", said(r))
+	}
+	v.rec = r
+	return nil
+}
+
+func (v *machine) become(to api.State, reason string) error {
+	return v.change(func(r *Record) error { return transition(r, to, reason) })
+}
+
+func said(r Record) string {
+	if r.Reason == "" {
+		return "the VM is " + string(r.State)
+	}
+	return fmt.Sprintf("the VM is %s: %s", r.State, r.Reason)
+}
+
+func (v *machine) describe() api.VM {
+	r, run := v.record(), v.running()
+	used, err := disk.Used(v.disk())
+	if err != nil {
+		used = 0 // not made yet, or gone already
+	}
+	d := api.VM{
+		ID: r.ID, Name: r.Name, State: r.State, Reason: r.Reason,
+		Image: r.Spec.Image, Kernel: r.Spec.Kernel,
+		VCPUs: r.Spec.VCPUs, MemoryMiB: r.Spec.MemoryMiB, DiskMiB: r.Spec.DiskMiB,
+		DiskUsed: used, MAC: r.Lease.MAC, Remove: r.Remove,
+		Created: r.Created, Starts: r.LastStart, Dir: v.dir,
+	}
+	if r.Lease.Addr.IsValid() {
+		d.Address = r.Lease.Addr.Addr().String()
+	}
+	if run != nil {
+		d.Ready = run.isReady()
+		d.Started = r.Started
+	}
+	if r.VMM != nil {
+		d.VMM = &api.VMM{Binary: r.VMM.Binary, Version: r.VMM.Version, PID: r.VMM.Identity.PID}
+	}
+	return d
+}
+
+func (v *machine) disk() string { return filepath.Join(v.dir, "disk.cow") }
+
+// letGo stops watching the VM, which runs on.
+func (v *machine) letGo() {
+	if run := v.running(); run != nil {
+		run.letGo()
+	}
+}
+
+// words joins what went wrong in several places into one line.
+func words(errs ...error) string {
+	if err := errors.Join(errs...); err != nil {
+		return err.Error()
+	}
+	return ""
+}

@@ -1,0 +1,256 @@
+package vm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/firecracker"
+	"github.com/banger-vm/banger/internal/proc"
+	"github.com/banger-vm/banger/internal/progress"
+)
+
+// seen is what a new daemon finds of a VM.
+type seen struct {
+	alive     bool // the recorded VMM runs and serves its API socket
+	otherBoot bool // the record was made before the host's last restart
+}
+
+// action is what a new daemon does with a VM.
+type action string
+
+const (
+	actKeep    action = "keep"    // nothing: it does not run and is well
+	actDiscard action = "discard" // its create never ended
+	actDelete  action = "delete"  // its delete never ended, or its session is over
+	actEnd     action = "end"     // its start never ended: it does not run now
+	actAdopt   action = "adopt"   // it runs
+	actSettle  action = "settle"  // it ran, and does no more
+)
+
+// decide says what is to be done with a VM that the last daemon left so. It
+// only decides.
+func decide(r Record, s seen) action {
+	switch {
+	case !r.Provisioned:
+		return actDiscard
+	case r.State == api.StateDeleting:
+		return actDelete
+	case r.Remove:
+		// The session belonged to the last daemon's client, whose connection
+		// ended with that daemon.
+		return actDelete
+	case r.State == api.StateStarting:
+		return actEnd
+	case r.State == api.StateRunning || r.State == api.StatePaused || r.State == api.StateStopping:
+		if s.alive {
+			return actAdopt
+		}
+		return actSettle
+	default:
+		return actKeep
+	}
+}
+
+// Reconcile reads every VM's directory, adopts what runs and cleans what is
+// left over. What can't be read is set aside and told about, and the other VMs
+// work.
+func (m *Manager) Reconcile(ctx context.Context) error {
+	if err := os.MkdirAll(m.StateDir, 0o700); err != nil {
+		return fmt.Errorf("cannot make the directory of the VMs: %w", err)
+	}
+	if err := os.MkdirAll(m.RuntimeDir, 0o711); err != nil {
+		return fmt.Errorf("cannot make the runtime directory of the VMs: %w", err)
+	}
+	entries, err := os.ReadDir(m.StateDir)
+	if err != nil {
+		return fmt.Errorf("cannot read the directory of the VMs: %w", err)
+	}
+	var found []*machine
+	for _, e := range entries {
+		if !idForm.MatchString(e.Name()) {
+			continue
+		}
+		v, err := m.read(e.Name())
+		if err != nil {
+			m.Log.Error("a VM is set aside", "directory", m.dir(e.Name()), "error", err)
+			continue
+		}
+		if v != nil {
+			found = append(found, v)
+		}
+	}
+	// The network first and whole: what runs must not lose its tap.
+	if err := m.reattach(ctx, found); err != nil {
+		m.Log.Error("cannot restore the network of running VMs", "error", err)
+	}
+	for _, v := range found {
+		if err := v.recover(ctx); err != nil {
+			m.Log.Error("cannot recover a VM", "vm", v.record().Name, "error", err)
+		}
+	}
+	m.sweepOrphans(ctx)
+	return nil
+}
+
+// read takes a VM up from its directory; nil means there was nothing of it.
+func (m *Manager) read(id string) (*machine, error) {
+	r, err := readRecord(m.dir(id))
+	if errors.Is(err, errNoRecord) {
+		return nil, os.RemoveAll(m.dir(id))
+	}
+	if err != nil {
+		return nil, errors.Join(err, m.setAside(id))
+	}
+	v, err := m.newMachine(r)
+	if err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.vms[id] = v
+	return v, nil
+}
+
+// setAside renames a directory whose record can't be trusted, so that it is
+// neither used nor lost.
+func (m *Manager) setAside(id string) error {
+	aside := m.dir(id) + ".set-aside-" + time.Now().UTC().Format("20060102T150405")
+	if err := os.Rename(m.dir(id), aside); err != nil {
+		return fmt.Errorf("cannot set the VM's directory aside: %w", err)
+	}
+	return nil
+}
+
+// look finds out what is there of a VM's VMM.
+func (v *machine) look(ctx context.Context) (seen, *firecracker.Process) {
+	r := v.record()
+	if r.VMM == nil {
+		return seen{}, nil
+	}
+	self, err := proc.Of(os.Getpid())
+	s := seen{otherBoot: err == nil && self.BootID != r.VMM.Identity.BootID}
+	process, err := firecracker.Adopt(ctx, r.VMM.Identity, v.m.runDir(r.ID))
+	if err != nil {
+		return s, nil
+	}
+	s.alive = true
+	return s, process
+}
+
+func (m *Manager) reattach(ctx context.Context, found []*machine) error {
+	m.netMu.Lock()
+	defer m.netMu.Unlock()
+	for _, v := range found {
+		s, process := v.look(ctx)
+		if process != nil {
+			process.Release()
+		}
+		if r := v.record(); decide(r, s) == actAdopt {
+			m.attached[r.ID] = r.Lease
+		}
+	}
+	return m.Network.Set(ctx, leases(m.attached))
+}
+
+// recover does what decide says.
+func (v *machine) recover(ctx context.Context) error {
+	s, process := v.look(ctx)
+	act := decide(v.record(), s)
+	v.m.Log.Info("found a VM", "vm", v.record().Name, "state", v.record().State, "does", act)
+	switch act {
+	case actAdopt:
+		return v.adopt(process)
+	case actSettle:
+		return v.settleUnseen(ctx, s)
+	}
+	if process != nil {
+		process.Release()
+	}
+	switch act {
+	case actDiscard:
+		return errors.Join(v.sweep(ctx), v.erase())
+	case actDelete:
+		return v.delete(ctx, progress.Discard)
+	case actEnd:
+		return errors.Join(v.sweep(ctx), v.clearRunDir(), v.change(func(r *Record) error {
+			r.VMM = nil
+			return transition(r, api.StateStopped, "bangerd ended while it started")
+		}))
+	default:
+		return nil
+	}
+}
+
+// adopt takes up a VM that runs. What its guest did meanwhile is in the
+// console's pipe, and its agent tells again how far it is.
+func (v *machine) adopt(process *firecracker.Process) error {
+	rec := v.record()
+	dir := v.m.runDir(rec.ID)
+	c, err := listen(dir, v.log)
+	if err != nil {
+		process.Release()
+		return err
+	}
+	r := newRun(v.m.life, dir, c)
+	r.process = process
+	r.hello, err = listenHello(dir, rec.Lease.UID)
+	if err != nil {
+		r.letGo()
+		return err
+	}
+	r.watch(v.configure)
+	r.greet(v.configure)
+	v.log.add("daemon", "a new bangerd takes the VM up")
+	if rec.State == api.StateStopping {
+		if err := v.become(api.StateRunning, "its stop was interrupted"); err != nil {
+			return err
+		}
+	}
+	v.supervise(r)
+	return nil
+}
+
+// settleUnseen deals with a VMM that ended while no daemon looked: the
+// console's pipe may still hold the last word.
+func (v *machine) settleUnseen(ctx context.Context, s seen) error {
+	how := ending{hostRestarted: s.otherBoot}
+	if c, err := listen(v.m.runDir(v.record().ID), v.log); err == nil {
+		c.finish()
+		how.word, how.about = c.last()
+	}
+	if err := v.sweep(ctx); err != nil {
+		return err
+	}
+	again, err := v.ended(how)
+	if again {
+		v.m.workers.Go(v.rebootGuest)
+	}
+	return err
+}
+
+// sweepOrphans removes runtime directories that no VM owns, and ends what runs
+// in them.
+func (m *Manager) sweepOrphans(ctx context.Context) {
+	entries, err := os.ReadDir(m.RuntimeDir)
+	if err != nil {
+		m.Log.Error("cannot look for left-over VMMs", "error", err)
+		return
+	}
+	for _, e := range entries {
+		m.mu.Lock()
+		_, owned := m.vms[e.Name()]
+		m.mu.Unlock()
+		if owned {
+			continue
+		}
+		dir := filepath.Join(m.RuntimeDir, e.Name())
+		if err := errors.Join(firecracker.Sweep(ctx, dir), os.RemoveAll(dir)); err != nil {
+			m.Log.Error("cannot remove a left-over", "directory", dir, "error", err)
+		}
+	}
+}

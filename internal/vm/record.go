@@ -1,0 +1,142 @@
+package vm
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"syscall"
+	"time"
+
+	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/atomicfile"
+	"github.com/banger-vm/banger/internal/firecracker"
+	"github.com/banger-vm/banger/internal/network"
+)
+
+// recordFormat is the version of vm.json that this program writes. A newer one
+// is never guessed at.
+const recordFormat = 1
+
+// recordLimit bounds how much of a vm.json is read.
+const recordLimit = 1 << 20
+
+// Spec is what a VM was asked to be, with every default filled in.
+type Spec struct {
+	Image     string   `json:"image"`
+	Kernel    string   `json:"kernel"`
+	VCPUs     int      `json:"vcpus"`
+	MemoryMiB int64    `json:"memory_mib"`
+	DiskMiB   int64    `json:"disk_mib"`
+	Wait      api.Wait `json:"wait,omitempty"`
+}
+
+// Record is all that banger remembers of a VM: vm.json.
+type Record struct {
+	Format  int       `json:"format"`
+	ID      string    `json:"id"`
+	Name    string    `json:"name"`
+	Spec    Spec      `json:"spec"`
+	Created time.Time `json:"created"`
+	State   api.State `json:"state"`
+	Reason  string    `json:"reason,omitempty"`
+
+	// Provisioned is false until the VM is whole: a record without it is the
+	// beginning of a create that never ended, and goes.
+	Provisioned bool `json:"provisioned"`
+	// Remove says that the VM goes when its session is over.
+	Remove bool `json:"remove,omitempty"`
+
+	Rootfs string        `json:"rootfs"` // the image's file, which the disk depends on to the byte
+	Lease  network.Lease `json:"lease"`
+	VMM    *VMM          `json:"vmm,omitempty"`
+
+	Started   time.Time  `json:"started,omitzero"`
+	LastStart []api.Step `json:"last_start,omitempty"`
+}
+
+// VMM is the process that runs the VM.
+type VMM struct {
+	Binary   string               `json:"binary"`
+	Version  string               `json:"version"`
+	Identity firecracker.Identity `json:"identity"`
+}
+
+var idForm = regexp.MustCompile(`^[0-9a-f]{8}$`)
+
+func newID() string {
+	var b [4]byte
+	rand.Read(b[:])
+	return hex.EncodeToString(b[:])
+}
+
+func (m *Manager) dir(id string) string    { return filepath.Join(m.StateDir, id) }
+func (m *Manager) runDir(id string) string { return filepath.Join(m.RuntimeDir, id) }
+
+func recordPath(dir string) string { return filepath.Join(dir, "vm.json") }
+
+func (m *Manager) save(r Record) error {
+	if err := atomicfile.WriteJSON(recordPath(m.dir(r.ID)), r); err != nil {
+		return fmt.Errorf("cannot record VM %s: %w", r.Name, err)
+	}
+	return nil
+}
+
+// errNoRecord is a VM's directory that holds no vm.json: a create that died
+// before its first word, or a delete that died before its last.
+var errNoRecord = errors.New("no vm.json")
+
+// readRecord reads one VM's record and refuses what it can't trust: another
+// owner's file, a newer format, a file that is cut off, an id that is not the
+// directory's.
+func readRecord(dir string) (Record, error) {
+	f, err := os.OpenFile(recordPath(dir), os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return Record{}, errNoRecord
+	}
+	if err != nil {
+		return Record{}, fmt.Errorf("cannot open the record: %w", err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return Record{}, fmt.Errorf("cannot look at the record: %w", err)
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); !ok || int(st.Uid) != os.Getuid() {
+		return Record{}, errors.New("the record belongs to another user")
+	}
+	data, err := io.ReadAll(io.LimitReader(f, recordLimit+1))
+	if err != nil {
+		return Record{}, fmt.Errorf("cannot read the record: %w", err)
+	}
+	return parseRecord(data, filepath.Base(dir))
+}
+
+func parseRecord(data []byte, id string) (Record, error) {
+	if len(data) > recordLimit {
+		return Record{}, errors.New("the record is too large")
+	}
+	var head struct{ Format int }
+	if err := json.Unmarshal(data, &head); err != nil {
+		return Record{}, fmt.Errorf("the record is damaged: %v", err)
+	}
+	if head.Format != recordFormat {
+		return Record{}, fmt.Errorf("the record has format %d, and this banger knows %d", head.Format, recordFormat)
+	}
+	var r Record
+	if err := json.Unmarshal(data, &r); err != nil {
+		return Record{}, fmt.Errorf("the record is damaged: %v", err)
+	}
+	if r.ID != id || !idForm.MatchString(r.ID) {
+		return Record{}, fmt.Errorf("the record is of VM %q, not of this directory", r.ID)
+	}
+	if _, ok := next[r.State]; !ok {
+		return Record{}, fmt.Errorf("the record has an unknown state %q", r.State)
+	}
+	return r, nil
+}

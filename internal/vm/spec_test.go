@@ -1,0 +1,54 @@
+package vm
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/banger-vm/banger/api"
+)
+
+var defaults = Defaults{Image: "debian-bookworm", Kernel: "generic-6.12", VCPUs: 2, MemoryMiB: 1024, DiskMiB: 20 << 10}
+
+func TestResolveFillsGaps(t *testing.T) {
+	name, spec, err := resolve(api.CreateRequest{Name: "box", VCPUs: 4}, defaults)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Spec{Image: "debian-bookworm", VCPUs: 4, MemoryMiB: 1024, DiskMiB: 20 << 10}
+	if name != "box" || spec != want {
+		t.Errorf("resolve = %q, %+v; want box, %+v", name, spec, want)
+	}
+}
+
+func TestResolveRefuses(t *testing.T) {
+	bad := map[string]api.CreateRequest{
+		"upper case":         {Name: "Box"},
+		"dot":                {Name: "a.b"},
+		"hyphen at the end":  {Name: "box-"},
+		"too long":           {Name: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"},
+		"escape":             {Name: "\x1b[31m"},
+		"33 vCPUs":           {VCPUs: 33},
+		"negative vCPUs":     {VCPUs: -1},
+		"little memory":      {MemoryMiB: 64},
+		"little disk":        {DiskMiB: 10},
+		"a wait of no sense": {Wait: "forever"},
+	}
+	for name, req := range bad {
+		_, _, err := resolve(req, defaults)
+		var told *api.Error
+		if !errors.As(err, &told) || told.Kind != api.KindBadRequest || told.Hint == "" {
+			t.Errorf("%s: err = %v, want a bad request with a hint", name, err)
+		}
+	}
+}
+
+func TestMadeUpNamesAreNamesAndFree(t *testing.T) {
+	for range 200 {
+		if name := madeUpName(func(string) bool { return false }); !nameForm.MatchString(name) {
+			t.Fatalf("made-up name %q is no name", name)
+		}
+	}
+	if name := madeUpName(func(string) bool { return true }); !nameForm.MatchString(name) {
+		t.Errorf("made-up name %q is no name", name)
+	}
+}

@@ -1,0 +1,391 @@
+package vm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/disk"
+	"github.com/banger-vm/banger/internal/firecracker"
+	"github.com/banger-vm/banger/internal/kernel"
+	"github.com/banger-vm/banger/internal/progress"
+	"github.com/banger-vm/banger/internal/undo"
+	"github.com/banger-vm/banger/internal/vmm"
+)
+
+// Start starts a VM and waits until its guest has come as far as wait says.
+// When the VMM or the guest fails, the VM is as it was before; when the guest
+// only does not get ready in time, it runs on, so that a person can look.
+func (m *Manager) Start(ctx context.Context, nameOrID string, wait api.Wait, report progress.Func) (api.VM, error) {
+	v, err := m.find(nameOrID)
+	if err != nil {
+		return api.VM{}, err
+	}
+	end, err := v.begin(ctx)
+	if err != nil {
+		return api.VM{}, err
+	}
+	defer end()
+	if err := require(v.record(), "start", api.StateCreated, api.StateStopped, api.StateFailed); err != nil {
+		return api.VM{}, err
+	}
+	if err := v.start(ctx, wait, report); err != nil {
+		return v.describe(), err
+	}
+	return v.describe(), nil
+}
+
+// start is one start, straight through. The caller holds the VM's turn.
+func (v *machine) start(ctx context.Context, wait api.Wait, report progress.Func) (err error) {
+	m, s := v.m, v.m.steps(report)
+	if err := disk.CheckSpace(m.StateDir, minFree, "the VM's disk"); err != nil {
+		return err
+	}
+	leave, err := m.queue(ctx, report)
+	if err != nil {
+		return err
+	}
+	defer leave()
+
+	before := v.record()
+	var undone undo.Stack
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, undone.Unwind(ctx))
+		}
+	}()
+	err = s.do(ctx, "start.record", func() error {
+		undone.Push("the record", func(context.Context) error { return v.fellBack(before, err) })
+		return v.change(func(r *Record) error {
+			r.VMM, r.Started = nil, time.Now().UTC()
+			return transition(r, api.StateStarting, "")
+		})
+	})
+	if err != nil {
+		return err
+	}
+	var k kernel.Kernel
+	err = s.do(ctx, "start.kernel", func() error {
+		k, err = m.Kernels.Ensure(ctx, before.Spec.Kernel, report)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	err = s.do(ctx, "start.network", func() error {
+		undone.Push("the network", func(ctx context.Context) error { return m.detach(ctx, before.ID) })
+		return m.attach(ctx, before.ID, before.Lease)
+	})
+	if err != nil {
+		return err
+	}
+	var r *run
+	var tty *os.File
+	err = s.do(ctx, "start.console", func() error {
+		undone.Push("the VMM's directory", func(context.Context) error { return v.clearRunDir() })
+		r, tty, err = v.openRun()
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	defer tty.Close()
+	undone.Push("the console", func(context.Context) error { r.letGo(); return nil })
+	var choice vmm.Choice
+	err = s.do(ctx, "start.spawn", func() error {
+		choice, err = m.ChooseVMM()
+		if err != nil {
+			return err
+		}
+		r.process, err = v.spawn(ctx, choice, k, tty)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	undone.Push("the VMM", r.process.Kill)
+	var version firecracker.Version
+	err = s.do(ctx, "start.identity", func() error {
+		version, err = r.process.Client().Version(ctx)
+		if err != nil {
+			return err
+		}
+		return v.change(func(rec *Record) error {
+			rec.VMM = &VMM{Binary: choice.Path, Version: version.String(), Identity: r.process.Identity()}
+			return nil
+		})
+	})
+	if err != nil {
+		return err
+	}
+	err = s.do(ctx, "start.configure", func() error { return v.configureVMM(ctx, r.process.Client()) })
+	if err != nil {
+		return err
+	}
+	err = s.do(ctx, "start.boot", func() error {
+		r.greet(v.configure)
+		return r.process.Client().InstanceStart(ctx)
+	})
+	if err != nil {
+		return err
+	}
+	var waited error
+	err = s.do(ctx, "start.agent", func() error {
+		waited, err = v.awaitAgent(ctx, r)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	err = s.do(ctx, "start.commit", func() error {
+		return v.change(func(rec *Record) error {
+			rec.LastStart = s.took
+			rec.Remove = rec.Remove && waited == nil // kept for a person to look at
+			return transition(rec, api.StateRunning, words(waited))
+		})
+	})
+	if err != nil {
+		return err
+	}
+	undone.Release()
+	v.supervise(r)
+	if waited != nil {
+		return waited
+	}
+	return v.awaitStage(ctx, r, wait)
+}
+
+// queue waits for a place among the boots, of which there are as many at once
+// as processors: more would only slow each other down into their time-outs.
+func (m *Manager) queue(ctx context.Context, report progress.Func) (leave func(), err error) {
+	leave = func() { <-m.boots }
+	select {
+	case m.boots <- struct{}{}:
+		return leave, nil
+	default:
+	}
+	place := m.waiting.Add(1)
+	defer m.waiting.Add(-1)
+	report(progress.Event{Step: "queue", Detail: fmt.Sprintf("waiting for other VMs to boot, place %d in the queue", place)})
+	select {
+	case m.boots <- struct{}{}:
+		return leave, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// fellBack is the record of a start that failed: a VM that never ran is what
+// it was, any other has failed, unless the user gave up.
+func (v *machine) fellBack(before Record, why error) error {
+	return v.change(func(r *Record) error {
+		r.VMM = nil
+		switch {
+		case before.State == api.StateCreated:
+			return transition(r, api.StateCreated, words(why))
+		case errors.Is(why, context.Canceled):
+			return transition(r, api.StateStopped, "its start was interrupted")
+		default:
+			return transition(r, api.StateFailed, words(why))
+		}
+	})
+}
+
+// openRun makes the VMM's directory with the console and the socket that the
+// guest's agent will dial.
+func (v *machine) openRun() (*run, *os.File, error) {
+	rec := v.record()
+	dir := v.m.runDir(rec.ID)
+	if err := freshDir(dir, rec.Lease.UID); err != nil {
+		return nil, nil, err
+	}
+	tty, err := makeConsole(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := v.m.Consoles.Keep(rec.ID, tty); err != nil {
+		tty.Close()
+		return nil, nil, err
+	}
+	c, err := listen(dir, v.log)
+	if err != nil {
+		tty.Close()
+		return nil, nil, err
+	}
+	r := newRun(v.m.life, dir, c)
+	r.hello, err = listenHello(dir, rec.Lease.UID)
+	if err != nil {
+		r.letGo()
+		tty.Close()
+		return nil, nil, err
+	}
+	return r, tty, nil
+}
+
+// clearRunDir removes what a VMM had; the console's pipe goes with it.
+func (v *machine) clearRunDir() error {
+	id := v.record().ID
+	return errors.Join(os.RemoveAll(v.m.runDir(id)), v.m.Consoles.Drop(id))
+}
+
+func freshDir(dir string, uid int) error {
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("cannot clear the VMM's directory: %w", err)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("cannot make the VMM's directory: %w", err)
+	}
+	if err := os.Lchown(dir, uid, uid); err != nil {
+		return fmt.Errorf("cannot give the VMM its directory: %w", err)
+	}
+	return nil
+}
+
+// spawn starts the VMM as the VM's own user, with the disk's lock in its hand.
+func (v *machine) spawn(ctx context.Context, choice vmm.Choice, k kernel.Kernel, tty *os.File) (*firecracker.Process, error) {
+	rec := v.record()
+	lock, err := disk.Lock(v.disk())
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Close()
+	return firecracker.Start(ctx, firecracker.Spawn{
+		Bin:     choice.Path,
+		ID:      rec.ID,
+		Dir:     v.m.runDir(rec.ID),
+		UID:     rec.Lease.UID,
+		GID:     rec.Lease.UID,
+		Console: tty,
+		Hold:    []*os.File{lock},
+		Devices: devices(choice),
+		Binds: []firecracker.Bind{
+			{Source: k.Vmlinux, Name: kernelFile, ReadOnly: true},
+			{Source: k.Initramfs, Name: initrdFile, ReadOnly: true},
+			{Source: k.Modules, Name: modulesFile, ReadOnly: true},
+			{Source: rec.Rootfs, Name: baseFile, ReadOnly: true},
+			{Source: v.disk(), Name: cowFile},
+		},
+	})
+}
+
+func devices(choice vmm.Choice) []string {
+	if choice.Accelerated {
+		return []string{"/dev/net/tun", "/dev/kvm"}
+	}
+	return []string{"/dev/net/tun"}
+}
+
+// configureVMM tells the VMM what machine to build. The drives' order is their
+// order in the guest, which banger-init is told on the command line.
+func (v *machine) configureVMM(ctx context.Context, c *firecracker.Client) error {
+	rec := v.record()
+	args := bootArgs(rec.Spec)
+	yes, no := true, false
+	return first(
+		func() error {
+			return c.PutMachineConfig(ctx, firecracker.MachineConfig{VCPUCount: rec.Spec.VCPUs, MemSizeMiB: int(rec.Spec.MemoryMiB)})
+		},
+		func() error {
+			return c.PutBootSource(ctx, firecracker.BootSource{KernelImagePath: kernelFile, InitrdPath: initrdFile, BootArgs: &args})
+		},
+		func() error {
+			return c.PutDrive(ctx, firecracker.Drive{DriveID: "base", PathOnHost: baseFile, IsReadOnly: &yes})
+		},
+		func() error {
+			return c.PutDrive(ctx, firecracker.Drive{DriveID: "cow", PathOnHost: cowFile, IsReadOnly: &no, CacheType: firecracker.CacheWriteback})
+		},
+		func() error {
+			return c.PutDrive(ctx, firecracker.Drive{DriveID: "modules", PathOnHost: modulesFile, IsReadOnly: &yes})
+		},
+		func() error {
+			return c.PutNetworkInterface(ctx, firecracker.NetworkInterface{IfaceID: "eth0", HostDevName: rec.Lease.Tap, GuestMAC: rec.Lease.MAC})
+		},
+		func() error {
+			return c.PutVsock(ctx, firecracker.Vsock{GuestCID: guestCID, UDSPath: firecracker.VsockSocket})
+		},
+		func() error { return c.PutEntropy(ctx, firecracker.Entropy{}) },
+	)
+}
+
+func first(calls ...func() error) error {
+	for _, call := range calls {
+		if err := call(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// bootArgs is the kernel's command line. It is quiet because each byte on the
+// serial console costs a guest exit; the i8042 words keep the kernel from
+// probing for devices that are not there.
+func bootArgs(s Spec) string {
+	return fmt.Sprintf("console=ttyS0 quiet loglevel=4 reboot=k panic=1 net.ifnames=0"+
+		" i8042.noaux i8042.nomux i8042.dumbkbd 8250.nr_uarts=1"+
+		" systemd.show_status=false rd.systemd.show_status=false"+
+		" banger.base=vda banger.cow=vdb banger.modules=vdc banger.disk=%d", s.DiskMiB<<20)
+}
+
+// awaitAgent waits for the guest's agent. A guest that does not answer in time
+// is no failure of the start: the VM is kept, and waited says so. err is what
+// ends the start.
+func (v *machine) awaitAgent(ctx context.Context, r *run) (waited, err error) {
+	err = v.within(ctx, v.m.BootTimeout, r, api.WaitAgent)
+	if errors.Is(err, errVMMEnded) {
+		return nil, v.whyEnded(r)
+	}
+	if isGuestTrouble(err) {
+		return err, nil
+	}
+	return nil, err
+}
+
+func (v *machine) awaitStage(ctx context.Context, r *run, wait api.Wait) error {
+	err := v.within(ctx, v.m.StageTimeout, r, wait)
+	if errors.Is(err, errVMMEnded) {
+		return v.whyEnded(r)
+	}
+	if isGuestTrouble(err) {
+		return errors.Join(err, v.keep())
+	}
+	return err
+}
+
+// keep takes back that the VM goes when its session is over: a guest that does
+// not get ready is when a person wants to look.
+func (v *machine) keep() error {
+	return v.change(func(r *Record) error { r.Remove = false; return nil })
+}
+
+func (v *machine) within(ctx context.Context, limit time.Duration, r *run, wait api.Wait) error {
+	name := v.record().Name
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, &api.Error{
+		Kind:    api.KindGuestTimeout,
+		Message: fmt.Sprintf("the guest of VM %s did not get ready within %v; it still runs", name, limit),
+		Hint:    fmt.Sprintf("banger vm logs %s shows what it said; banger vm delete %s removes it", name, name),
+	})
+	defer cancel()
+	return r.await(ctx, wait)
+}
+
+func isGuestTrouble(err error) bool {
+	var e *api.Error
+	return errors.As(err, &e) && (e.Kind == api.KindGuestTimeout || e.Kind == api.KindGuest)
+}
+
+// whyEnded explains a VMM that ended before its guest was ready.
+func (v *machine) whyEnded(r *run) error {
+	r.console.finish()
+	said := v.log.last("console", 5)
+	message := fmt.Sprintf("the VMM of VM %s ended before its guest was ready", v.record().Name)
+	if status, known := r.process.Exit(); known {
+		message += fmt.Sprintf(" (status %d)", status)
+	}
+	for _, line := range said {
+		message += "\n  " + line
+	}
+	return &api.Error{Kind: api.KindGuest, Message: message, Hint: fmt.Sprintf("banger vm logs %s shows all of it", v.record().Name)}
+}

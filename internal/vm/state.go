@@ -1,0 +1,57 @@
+package vm
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/banger-vm/banger/api"
+)
+
+// next lists, for every state, the states that may follow it. Deleting may
+// follow every state, and a failed start goes back to where it came from.
+var next = map[api.State][]api.State{
+	api.StateCreated:  {api.StateStarting, api.StateDeleting},
+	api.StateStarting: {api.StateRunning, api.StateCreated, api.StateStopped, api.StateFailed, api.StateDeleting},
+	api.StateRunning:  {api.StatePaused, api.StateStopping, api.StateStopped, api.StateFailed, api.StateStarting, api.StateDeleting},
+	api.StatePaused:   {api.StateRunning, api.StateStopping, api.StateStopped, api.StateFailed, api.StateDeleting},
+	api.StateStopping: {api.StateStopped, api.StateRunning, api.StateFailed, api.StateStarting, api.StateDeleting},
+	api.StateStopped:  {api.StateStarting, api.StateDeleting},
+	api.StateFailed:   {api.StateStarting, api.StateDeleting, api.StateStopped},
+	api.StateDeleting: {},
+}
+
+// transition moves a record to another state. A move that the table does not
+// have is a fault of banger's, not of the user's.
+func transition(r *Record, to api.State, reason string) error {
+	if r.State != to && !slices.Contains(next[r.State], to) {
+		return fmt.Errorf("cannot make VM %s %s: it is %s", r.Name, to, r.State)
+	}
+	r.State, r.Reason = to, reason
+	return nil
+}
+
+// require is what a person is told who asks for something that the VM's state
+// does not allow.
+func require(r Record, doing string, allowed ...api.State) error {
+	if slices.Contains(allowed, r.State) {
+		return nil
+	}
+	return &api.Error{
+		Kind:    api.KindWrongState,
+		Message: fmt.Sprintf("cannot %s VM %s: it is %s", doing, r.Name, r.State),
+		Hint:    hintFor(r),
+	}
+}
+
+func hintFor(r Record) string {
+	switch r.State {
+	case api.StateRunning, api.StatePaused:
+		return fmt.Sprintf("banger vm ssh %s", r.Name)
+	case api.StateCreated, api.StateStopped:
+		return fmt.Sprintf("banger vm start %s", r.Name)
+	case api.StateFailed:
+		return fmt.Sprintf("banger vm logs %s tells why; banger vm start %s tries again", r.Name, r.Name)
+	default:
+		return fmt.Sprintf("banger vm show %s tells how far it is", r.Name)
+	}
+}

@@ -1,0 +1,208 @@
+package vm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/firecracker"
+	"github.com/banger-vm/banger/internal/guest/proto"
+	"github.com/banger-vm/banger/internal/progress"
+)
+
+// stopTimeout is how long a guest's init may take to go down unless the
+// request says otherwise.
+const stopTimeout = 90 * time.Second
+
+// Stop lets the guest's init shut its services down, and ends the VMM when the
+// kernel has said its last word, or when the time is over. A VM that does not
+// run is left as it is.
+func (m *Manager) Stop(ctx context.Context, nameOrID string, req api.StopRequest, report progress.Func) (api.VM, error) {
+	v, err := m.find(nameOrID)
+	if err != nil {
+		return api.VM{}, err
+	}
+	end, err := v.begin(ctx)
+	if err != nil {
+		return api.VM{}, err
+	}
+	defer end()
+	if err := v.stop(ctx, req, report); err != nil {
+		return api.VM{}, err
+	}
+	return v.describe(), nil
+}
+
+// Restart stops and starts a VM; one that does not run is only started.
+func (m *Manager) Restart(ctx context.Context, nameOrID string, wait api.Wait, report progress.Func) (api.VM, error) {
+	v, err := m.find(nameOrID)
+	if err != nil {
+		return api.VM{}, err
+	}
+	end, err := v.begin(ctx)
+	if err != nil {
+		return api.VM{}, err
+	}
+	defer end()
+	if err := v.stop(ctx, api.StopRequest{}, report); err != nil {
+		return api.VM{}, err
+	}
+	if err := v.start(ctx, wait, report); err != nil {
+		return v.describe(), err
+	}
+	return v.describe(), nil
+}
+
+// stop is Stop for one who holds the VM's turn.
+func (v *machine) stop(ctx context.Context, req api.StopRequest, report progress.Func) error {
+	r := v.running()
+	if r == nil {
+		return nil
+	}
+	s := v.m.steps(report)
+	err := s.do(ctx, "stop.record", func() error { return v.become(api.StateStopping, "") })
+	if err != nil {
+		return err
+	}
+	var graceful bool
+	err = s.do(ctx, "stop.shutdown", func() error {
+		graceful, err = v.shutDown(ctx, r, req)
+		return err
+	})
+	if err != nil {
+		return errors.Join(err, v.keepRunning(r))
+	}
+	if graceful {
+		return nil
+	}
+	// From here on the stop can't be taken back.
+	ctx = context.WithoutCancel(ctx)
+	return s.do(ctx, "stop.kill", func() error {
+		reason := "it was stopped by force"
+		if !req.Force {
+			reason = fmt.Sprintf("its guest did not shut down within %v", or(req.Timeout, stopTimeout))
+		}
+		return errors.Join(v.become(api.StateStopping, reason), v.kill(ctx, r))
+	})
+}
+
+// shutDown asks the guest to go down and waits for it; false means that it
+// must be killed.
+func (v *machine) shutDown(ctx context.Context, r *run, req api.StopRequest) (bool, error) {
+	if req.Force || !r.isReady() {
+		return false, nil
+	}
+	limited, cancel := context.WithTimeout(ctx, or(req.Timeout, stopTimeout))
+	defer cancel()
+	if err := r.agent.Shutdown(limited, proto.Shutdown{Reason: proto.ReasonPoweroff}); err != nil && ctx.Err() == nil {
+		v.log.add("daemon", fmt.Sprintf("cannot ask the guest to shut down: %v", err))
+		return false, nil
+	}
+	select {
+	case <-r.settled:
+		return true, nil
+	case <-limited.Done():
+		return false, context.Cause(ctx)
+	}
+}
+
+// keepRunning takes back a stop that was interrupted: if the guest goes down
+// all the same, its last word says so.
+func (v *machine) keepRunning(r *run) error {
+	select {
+	case <-r.settled:
+		return nil
+	default:
+		return v.become(api.StateRunning, "its stop was interrupted")
+	}
+}
+
+// kill ends the VMM as a power cut would and waits until that is settled.
+func (v *machine) kill(ctx context.Context, r *run) error {
+	ctx, cancel := context.WithTimeout(ctx, killTimeout)
+	defer cancel()
+	if err := r.process.Kill(ctx); err != nil {
+		return err
+	}
+	select {
+	case <-r.settled:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("cannot clear away after VM %s in time: %w", v.record().Name, context.Cause(ctx))
+	}
+}
+
+// Delete removes a VM and all that it has. Its guest is not shut down, since
+// its disk goes anyway. A VM that is already gone is no error for one who holds
+// its id.
+func (m *Manager) Delete(ctx context.Context, nameOrID string, report progress.Func) (api.VM, error) {
+	v, err := m.find(nameOrID)
+	if err != nil {
+		return api.VM{}, err
+	}
+	end, err := v.begin(ctx)
+	if err != nil {
+		return api.VM{}, err
+	}
+	defer end()
+	was := v.describe()
+	return was, v.delete(ctx, report)
+}
+
+// delete is Delete for one who holds the VM's turn. It can be said again after
+// it failed half-way, and it finishes also when its client goes.
+func (v *machine) delete(ctx context.Context, report progress.Func) error {
+	ctx = context.WithoutCancel(ctx)
+	s := v.m.steps(report)
+	err := s.do(ctx, "delete.record", func() error { return v.become(api.StateDeleting, "") })
+	if err != nil {
+		return err
+	}
+	err = s.do(ctx, "delete.kill", func() error {
+		if r := v.running(); r != nil {
+			return v.kill(ctx, r)
+		}
+		return v.sweep(ctx)
+	})
+	if err != nil {
+		return err
+	}
+	return s.do(ctx, "delete.directory", v.erase)
+}
+
+// sweep ends what still runs of a VM that has no run, and takes its network
+// away.
+func (v *machine) sweep(ctx context.Context) error {
+	id := v.record().ID
+	return errors.Join(firecracker.Sweep(ctx, v.m.runDir(id)), v.m.detach(ctx, id))
+}
+
+// Prune deletes every VM that does not run and gives their names.
+func (m *Manager) Prune(ctx context.Context, report progress.Func) ([]string, error) {
+	var pruned []string
+	var errs []error
+	for _, v := range m.all() {
+		gone, err := v.prune(ctx, report)
+		if gone {
+			pruned = append(pruned, v.record().Name)
+		}
+		errs = append(errs, err)
+	}
+	return pruned, errors.Join(errs...)
+}
+
+func (v *machine) prune(ctx context.Context, report progress.Func) (bool, error) {
+	end, err := v.begin(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer end()
+	r := v.record()
+	if r.State != api.StateStopped && r.State != api.StateFailed {
+		return false, nil
+	}
+	err = v.delete(ctx, report)
+	return err == nil, err
+}

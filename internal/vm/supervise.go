@@ -1,0 +1,157 @@
+package vm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/guest/proto"
+	"github.com/banger-vm/banger/internal/progress"
+)
+
+// killTimeout bounds the end of a process that got SIGKILL.
+const killTimeout = 10 * time.Second
+
+// supervise watches a running VMM and deals with its end. It is the only one
+// who settles what becomes of a VM whose VMM is gone.
+func (v *machine) supervise(r *run) {
+	v.setRun(r)
+	v.m.workers.Go(func() {
+		select {
+		case <-r.process.Done():
+		case <-r.console.heard:
+			v.awaitEnd(r)
+		case <-r.ctx.Done():
+		}
+		if r.ctx.Err() != nil {
+			return
+		}
+		v.settle(r)
+	})
+}
+
+// awaitEnd follows a guest kernel's last word: a reset or a panic ends the VMM
+// by itself, after a poweroff or a halt it would idle for ever.
+func (v *machine) awaitEnd(r *run) {
+	word, _ := r.console.last()
+	if word == wordPowerOff || word == wordHalt {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.ctx), killTimeout)
+		defer cancel()
+		if err := r.process.Kill(ctx); err != nil {
+			v.log.add("daemon", err.Error())
+		}
+	}
+	select {
+	case <-r.process.Done():
+	case <-r.ctx.Done():
+	}
+}
+
+// settle clears away what a VMM that has ended leaves, and says what the VM is
+// now. A guest that wanted a reboot gets one.
+func (v *machine) settle(r *run) {
+	defer close(r.settled)
+	r.console.finish()
+	word, about := r.console.last()
+	status, known := r.process.Exit()
+	how := ending{word: word, about: about, goodbye: r.farewell(), status: status, known: known}
+	v.setRun(nil)
+	r.letGo()
+	again, err := v.ended(how)
+	if err != nil {
+		v.m.Log.Error("cannot clear away after a VM", "vm", v.record().Name, "error", err)
+	}
+	if again {
+		v.m.workers.Go(v.rebootGuest)
+	}
+}
+
+// ending is all that is known of why a VMM ended.
+type ending struct {
+	word    lastWord
+	about   string // the console line of the word
+	goodbye proto.Reason
+	status  int
+	known   bool // the status is
+	// hostRestarted is an ending that nobody saw because the host went down.
+	hostRestarted bool
+}
+
+// verdict says what becomes of a VM in state when its VMM ended so. again is a
+// guest that asked for a reboot.
+func (e ending) verdict(state api.State) (to api.State, reason string, again bool) {
+	switch {
+	case state == api.StateDeleting:
+		return api.StateDeleting, "", false
+	case state == api.StateStopping:
+		return api.StateStopped, "", false
+	case e.hostRestarted:
+		return api.StateStopped, "the host was restarted", false
+	case e.word == wordPanic:
+		return api.StateFailed, "the guest's kernel panicked: " + e.about, false
+	case e.word == wordReboot || e.word == wordNone && e.goodbye == proto.ReasonReboot:
+		return api.StateStopped, "the guest restarts", true
+	case e.word == wordPowerOff || e.goodbye == proto.ReasonPoweroff:
+		return api.StateStopped, "the guest powered off", false
+	case e.word == wordHalt || e.goodbye == proto.ReasonHalt:
+		return api.StateStopped, "the guest halted", false
+	case e.known && e.status > 128:
+		return api.StateFailed, fmt.Sprintf("the VMM was killed by signal %d", e.status-128), false
+	case e.known:
+		return api.StateFailed, fmt.Sprintf("the VMM ended with status %d", e.status), false
+	default:
+		return api.StateFailed, "it ended unseen", false
+	}
+}
+
+// ended does what is to be done after a VMM's end, whoever saw it.
+func (v *machine) ended(how ending) (again bool, err error) {
+	m, rec := v.m, v.record()
+	s := m.steps(progress.Discard)
+	ctx, cancel := context.WithTimeout(context.Background(), killTimeout)
+	defer cancel()
+	to, reason, again := how.verdict(rec.State)
+	err = errors.Join(
+		s.do(ctx, "end.network", func() error { return m.detach(ctx, rec.ID) }),
+		s.do(ctx, "end.directory", func() error { return v.clearRunDir() }),
+		s.do(ctx, "end.commit", func() error {
+			return v.change(func(r *Record) error {
+				r.VMM = nil
+				if to == api.StateStopped && r.State == api.StateStopping {
+					reason = r.Reason
+				}
+				return transition(r, to, reason)
+			})
+		}),
+	)
+	return again, err
+}
+
+// rebootPause keeps a guest that reboots at once, again and again, from
+// keeping the host busy.
+const rebootPause = time.Second
+
+// rebootGuest starts a VM again whose guest asked for it.
+func (v *machine) rebootGuest() {
+	ctx := v.m.life
+	if time.Since(v.record().Started) < rebootPause {
+		select {
+		case <-time.After(rebootPause):
+		case <-ctx.Done():
+			return
+		}
+	}
+	end, err := v.begin(ctx)
+	if err != nil {
+		return
+	}
+	defer end()
+	if v.record().State != api.StateStopped {
+		return
+	}
+	if err := v.start(ctx, api.WaitAgent, progress.Discard); err != nil {
+		v.m.Log.Error("cannot start a VM again after its guest's reboot", "vm", v.record().Name, "error", err)
+	}
+}

@@ -1,0 +1,338 @@
+//go:build e2e
+
+// Package e2e runs the real CLI against a real daemon and real guests, as
+// txtar scripts. The scripts in testdata/life are those that a whole life of a
+// VM needs; they run on every VMM, the real firecracker included. Those in
+// testdata/host run on the host's own VMM only.
+package e2e
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/vishvananda/netlink"
+
+	"github.com/banger-vm/banger/internal/testenv"
+)
+
+// The build and the store of images and kernels that the scripts use; both are
+// made before. E2E_WAIT is put into $WAIT: a guest in nested emulation needs a
+// minute for the default wait.
+var (
+	buildDir = absolute(or(os.Getenv("E2E_BUILD"), "../../build"))
+	storeDir = or(os.Getenv("E2E_STORE"), filepath.Join(os.Getenv("HOME"), ".local/share"))
+	waitFlag = os.Getenv("E2E_WAIT")
+)
+
+func TestMain(m *testing.M) {
+	if err := testenv.Enter(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	world, err := testenv.NewWorld()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	status := m.Run()
+	world.Close()
+	os.Exit(status)
+}
+
+func TestLife(t *testing.T) { run(t, "testdata/life") }
+
+func TestHost(t *testing.T) { run(t, "testdata/host") }
+
+func run(t *testing.T, dir string) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 dir,
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		TestWork:            os.Getenv("E2E_KEEP") != "",
+		Setup:               setup,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits":      exits,
+			"killdaemon": killDaemon,
+			"killvmm":    killVMM,
+			"awaitlog":   awaitLog,
+			"nothing":    nothingLeft,
+			"samehash":   sameFile,
+			"background": background,
+			"killbg":     killBackground,
+		},
+	})
+}
+
+// networks counts the scripts, so that each daemon has a bridge and an address
+// range of its own.
+var networks atomic.Int32
+
+func setup(env *testscript.Env) error {
+	n := networks.Add(1)
+	runtime, err := os.MkdirTemp("/tmp", "bt") // short: socket paths end at 107 bytes
+	if err != nil {
+		return err
+	}
+	for name, value := range map[string]string{
+		"HOME":               filepath.Join(env.WorkDir, "home"),
+		"PATH":               filepath.Join(buildDir, "bin") + ":" + os.Getenv("PATH"),
+		"XDG_DATA_HOME":      storeDir,
+		"XDG_STATE_HOME":     filepath.Join(env.WorkDir, "state"),
+		"XDG_CACHE_HOME":     filepath.Join(env.WorkDir, "cache"),
+		"XDG_RUNTIME_DIR":    runtime,
+		"BANGER_BRIDGE_NAME": fmt.Sprintf("bt%d", n),
+		"BANGER_BRIDGE_IP":   fmt.Sprintf("10.77.%d.1", n),
+		"BANGER_CIDR":        fmt.Sprintf("10.77.%d.0/24", n),
+		"BRIDGE":             fmt.Sprintf("bt%d", n),
+		"SERVER":             testenv.ServerName,
+		"BUILD":              buildDir,
+		"WAIT":               or(waitFlag, "--wait=agent"),
+	} {
+		env.Setenv(name, value)
+	}
+	for _, name := range []string{"BANGER_VMM", "BANGER_FIRECRACKER_BIN", "BANGER_BOOT_TIMEOUT", "BANGER_DEFAULT_VCPUS", "BANGER_DEFAULT_MEMORY"} {
+		if value := os.Getenv(name); value != "" {
+			env.Setenv(name, value)
+		}
+	}
+	if err := os.MkdirAll(filepath.Join(env.WorkDir, "home"), 0o755); err != nil {
+		return err
+	}
+	vars := env.Vars
+	env.Defer(func() {
+		tidy(vars)
+		os.RemoveAll(runtime)
+	})
+	return nil
+}
+
+// tidy ends what a failed script left: a script that went well has nothing.
+func tidy(env []string) {
+	list, err := banger(env, "vm", "list", "--json").Output()
+	if err == nil {
+		var vms []struct{ Name string }
+		if json.Unmarshal(list, &vms) == nil {
+			for _, v := range vms {
+				banger(env, "vm", "delete", v.Name).Run()
+			}
+		}
+	}
+	banger(env, "daemon", "stop").Run()
+}
+
+func banger(env []string, args ...string) *exec.Cmd {
+	cmd := exec.Command(filepath.Join(buildDir, "bin", "banger"), args...)
+	cmd.Env = env
+	return cmd
+}
+
+// exits STATUS PROGRAM ARGS… runs a program and checks its exit status; what it
+// printed can be looked at with stdout and stderr.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits status program args…")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		var exit *exec.ExitError
+		if !asExit(err, &exit) {
+			ts.Fatalf("cannot run %s: %v", args[1], err)
+		}
+		got = exit.ExitCode()
+	}
+	if got != want {
+		ts.Fatalf("%s ended with status %d, want %d", strings.Join(args[1:], " "), got, want)
+	}
+}
+
+func asExit(err error, target **exec.ExitError) bool {
+	exit, ok := err.(*exec.ExitError)
+	*target = exit
+	return ok
+}
+
+// ask gives what banger prints as JSON.
+func ask(ts *testscript.TestScript, answer any, args ...string) {
+	cmd := exec.Command(filepath.Join(buildDir, "bin", "banger"), append(args, "--json")...)
+	cmd.Env = environ(ts)
+	out, err := cmd.Output()
+	if err != nil {
+		ts.Fatalf("banger %s: %v\n%s", strings.Join(args, " "), err, stderrOf(err))
+	}
+	ts.Check(json.Unmarshal(out, answer))
+}
+
+func stderrOf(err error) []byte {
+	var exit *exec.ExitError
+	if asExit(err, &exit) {
+		return exit.Stderr
+	}
+	return nil
+}
+
+func environ(ts *testscript.TestScript) []string {
+	var env []string
+	for _, name := range []string{"HOME", "PATH", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR",
+		"BANGER_BRIDGE_NAME", "BANGER_BRIDGE_IP", "BANGER_CIDR", "BANGER_VMM", "BANGER_FIRECRACKER_BIN", "BANGER_BOOT_TIMEOUT",
+		"BANGER_DEFAULT_VCPUS", "BANGER_DEFAULT_MEMORY"} {
+		if value := ts.Getenv(name); value != "" {
+			env = append(env, name+"="+value)
+		}
+	}
+	return env
+}
+
+// killDaemon ends bangerd as kill -9 does, and returns when it is gone.
+func killDaemon(ts *testscript.TestScript, neg bool, args []string) {
+	var status struct{ PID int }
+	ask(ts, &status, "daemon", "status")
+	killAndWait(ts, status.PID)
+}
+
+// killVMM VM ends a VM's VMM as kill -9 does.
+func killVMM(ts *testscript.TestScript, neg bool, args []string) {
+	var vm struct{ VMM struct{ PID int } }
+	ask(ts, &vm, "vm", "show", args[0])
+	killAndWait(ts, vm.VMM.PID)
+}
+
+func killAndWait(ts *testscript.TestScript, pid int) {
+	if pid < 2 {
+		ts.Fatalf("no process to kill: %d", pid)
+	}
+	process, err := os.FindProcess(pid)
+	ts.Check(err)
+	ts.Check(process.Signal(syscall.SIGKILL))
+	ts.Check(testenv.AwaitEnd(pid, 10*time.Second))
+}
+
+// awaitLog VM PATTERN… follows a VM's log until one line after the other
+// matches.
+func awaitLog(ts *testscript.TestScript, neg bool, args []string) {
+	var patterns []*regexp.Regexp
+	for _, arg := range args[1:] {
+		pattern, err := regexp.Compile(arg)
+		ts.Check(err)
+		patterns = append(patterns, pattern)
+	}
+	cmd := exec.Command(filepath.Join(buildDir, "bin", "banger"), "vm", "logs", "-f", args[0])
+	cmd.Env = environ(ts)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.StdoutPipe()
+	ts.Check(err)
+	ts.Check(cmd.Start())
+	defer func() { cmd.Process.Kill(); cmd.Wait() }()
+	limit := time.AfterFunc(3*time.Minute, func() { cmd.Process.Kill() })
+	defer limit.Stop()
+	lines := bufio.NewScanner(out)
+	for lines.Scan() {
+		if patterns[0].MatchString(lines.Text()) {
+			patterns = patterns[1:]
+		}
+		if len(patterns) == 0 {
+			return
+		}
+	}
+	ts.Fatalf("the log of %s ended before %q was in it: %s", args[0], patterns[0], stderr.String())
+}
+
+// nothingLeft stops the daemon and looks for anything of it on the host: links,
+// processes, sockets, VM directories.
+func nothingLeft(ts *testscript.TestScript, neg bool, args []string) {
+	ts.Check(ts.Exec("banger", "daemon", "stop"))
+	links, err := netlink.LinkList()
+	ts.Check(err)
+	bridge := ts.Getenv("BRIDGE")
+	for _, l := range links {
+		if strings.HasPrefix(l.Attrs().Name, bridge) && !isDigit(l.Attrs().Name, len(bridge)) {
+			ts.Fatalf("link %s is left", l.Attrs().Name)
+		}
+	}
+	for _, dir := range []string{
+		filepath.Join(ts.Getenv("XDG_STATE_HOME"), "banger", "vms"),
+		filepath.Join(ts.Getenv("XDG_RUNTIME_DIR"), "banger", "vm"),
+	} {
+		entries, err := os.ReadDir(dir)
+		if err != nil && !os.IsNotExist(err) {
+			ts.Fatalf("%v", err)
+		}
+		for _, e := range entries {
+			ts.Fatalf("%s is left in %s", e.Name(), dir)
+		}
+	}
+	if left := testenv.ProcessesIn(ts.Getenv("XDG_RUNTIME_DIR")); len(left) > 0 {
+		ts.Fatalf("processes are left: %v", left)
+	}
+}
+
+// isDigit says whether the name goes on with a digit, which is another
+// script's bridge: bt1 and bt12.
+func isDigit(name string, at int) bool { return len(name) > at && name[at] >= '0' && name[at] <= '9' }
+
+// sameFile A B compares two files of any size.
+func sameFile(ts *testscript.TestScript, neg bool, args []string) {
+	a, b := ts.MkAbs(args[0]), ts.MkAbs(args[1])
+	out, err := exec.Command("cmp", a, b).CombinedOutput()
+	if (err == nil) == neg {
+		ts.Fatalf("cmp %s %s: %s", args[0], args[1], out)
+	}
+}
+
+// background NAME PROGRAM ARGS… starts a program that killbg NAME ends.
+func background(ts *testscript.TestScript, neg bool, args []string) {
+	cmd := exec.Command(args[1], args[2:]...)
+	cmd.Path = lookPath(ts, args[1])
+	cmd.Env = environ(ts)
+	ts.Check(cmd.Start())
+	ts.Setenv("BACKGROUND_"+args[0], strconv.Itoa(cmd.Process.Pid))
+	done := make(chan struct{})
+	go func() { cmd.Wait(); close(done) }()
+	ts.Defer(func() { cmd.Process.Kill(); <-done })
+}
+
+func lookPath(ts *testscript.TestScript, name string) string {
+	if name == "banger" {
+		return filepath.Join(buildDir, "bin", "banger")
+	}
+	path, err := exec.LookPath(name)
+	ts.Check(err)
+	return path
+}
+
+// killBackground NAME ends a background program as kill -9 does.
+func killBackground(ts *testscript.TestScript, neg bool, args []string) {
+	pid, err := strconv.Atoi(ts.Getenv("BACKGROUND_" + args[0]))
+	ts.Check(err)
+	killAndWait(ts, pid)
+}
+
+func or(value, otherwise string) string {
+	if value == "" {
+		return otherwise
+	}
+	return value
+}
+
+func absolute(path string) string {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		panic(err)
+	}
+	return abs
+}
