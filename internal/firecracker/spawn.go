@@ -365,9 +365,11 @@ func limit(pid int) error {
 	return nil
 }
 
-// limitError forgives a process that has ended: awaitAPI tells why.
+// limitError forgives a process that has ended: awaitAPI tells why. It also
+// forgives a root that lacks CAP_SYS_RESOURCE, as in many containers, and so may
+// not limit another user's process: that VMM keeps the daemon's own limits.
 func limitError(err error) error {
-	if errors.Is(err, unix.ESRCH) {
+	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EPERM) {
 		return nil
 	}
 	return fmt.Errorf("cannot limit the VMM's resources: %w", err)
