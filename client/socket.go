@@ -27,7 +27,7 @@ func (c *Client) dial(ctx context.Context) (net.Conn, error) {
 		return conn, err
 	}
 	if len(c.options.Daemon) == 0 {
-		return nil, notRunning()
+		return nil, ErrNotRunning
 	}
 	if err := c.start(ctx); err != nil {
 		return nil, err
@@ -41,10 +41,10 @@ func (c *Client) dial(ctx context.Context) (net.Conn, error) {
 	return conn, err
 }
 
-func notRunning() error {
-	return &api.Error{Kind: api.KindNotFound, Message: "bangerd is not running",
-		Hint: "every command that needs it starts it, `banger vm list` for one"}
-}
+// ErrNotRunning is what a client that must not start a daemon says when there
+// is none.
+var ErrNotRunning error = &api.Error{Kind: api.KindNotFound, Message: "bangerd is not running",
+	Hint: "every command that needs it starts it, `banger vm list` for one"}
 
 // absent tells that nobody listens, and that nothing stands in the way of one
 // who would.

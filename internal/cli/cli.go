@@ -1,0 +1,181 @@
+// Package cli is the banger command: one file for each command, one place where
+// errors become exit statuses. It does nothing itself; it calls the daemon, and
+// runs the host's ssh for shells.
+package cli
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/banger-vm/banger/client"
+	"github.com/banger-vm/banger/internal/config"
+)
+
+// deps is what commands work with.
+type deps struct {
+	paths      config.Paths
+	client     *client.Client
+	in         *os.File
+	out        io.Writer
+	errs       *os.File
+	self       string // the banger program
+	interrupts *interrupts
+}
+
+// Main runs the command line of this process and gives its exit status.
+func Main() int {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	d, err := realDeps(cancel)
+	if err != nil {
+		return report(os.Stderr, err, false)
+	}
+	defer d.client.Close()
+	command := newRootCommand(d)
+	command.SetArgs(os.Args[1:])
+	ran, err := command.ExecuteContextC(ctx)
+	return report(os.Stderr, err, wantsJSON(ran))
+}
+
+func realDeps(cancel context.CancelFunc) (*deps, error) {
+	paths, err := config.FindPaths(os.Getenv, os.Getuid())
+	if err != nil {
+		return nil, err
+	}
+	if err := keepConfigFile(); err != nil {
+		return nil, err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	d := &deps{paths: paths, in: os.Stdin, out: os.Stdout, errs: os.Stderr, self: self, interrupts: watchInterrupts(cancel)}
+	d.client = d.clientWith(nil)
+	return d, nil
+}
+
+// keepConfigFile makes BANGER_CONFIG mean the same file to a daemon that is
+// started from here and lives in another directory.
+func keepConfigFile() error {
+	path := os.Getenv("BANGER_CONFIG")
+	if path == "" || filepath.IsAbs(path) {
+		return nil
+	}
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return err
+	}
+	return os.Setenv("BANGER_CONFIG", path)
+}
+
+// clientWith gives a client that starts the daemon with more arguments.
+func (d *deps) clientWith(daemonArgs []string) *client.Client {
+	return client.New(client.Options{
+		Runtime: d.paths.Runtime,
+		Log:     d.paths.Log(),
+		Daemon:  append([]string{d.daemonProgram()}, daemonArgs...),
+	})
+}
+
+// daemonProgram is the bangerd beside this banger, whatever links lead to it,
+// else the one in PATH.
+func (d *deps) daemonProgram() string {
+	self, err := filepath.EvalSymlinks(d.self)
+	if err != nil {
+		self = d.self
+	}
+	beside := filepath.Join(filepath.Dir(self), "bangerd")
+	if _, err := os.Stat(beside); err != nil {
+		return "bangerd"
+	}
+	return beside
+}
+
+// newRootCommand is every command there is.
+func newRootCommand(d *deps) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "banger",
+		Short: "Real Linux machines for a command, a repository or an agent",
+		Long: `banger gives you a real Linux machine of its own for a command: a microVM with
+its own kernel, gone when it should be gone.
+
+  banger vm run                          a shell in a new machine
+  banger vm run --rm -- uname -a         one command in a machine that goes with it
+  banger doctor                          looks whether this host can do it
+
+Exit status: that of the guest's command; 125 when banger itself failed, 126 when
+the guest can't run the program, 127 when it has no such program, 128+n when
+signal n killed it, 130 when you interrupted.`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.CompletionOptions.HiddenDefaultCmd = false
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usage(c, err.Error()) })
+	root.AddCommand(
+		group("vm", "Make, run and delete VMs",
+			newVMRunCommand(d), newVMCreateCommand(d), newVMStartCommand(d), newVMStopCommand(d), newVMRestartCommand(d),
+			newVMDeleteCommand(d), newVMListCommand(d), newVMShowCommand(d), newVMExecCommand(d), newVMSSHCommand(d),
+			newVMSSHProxyCommand(d), newVMLogsCommand(d), newVMPruneCommand(d)),
+		group("image", "Root filesystems that VMs start from",
+			newImageListCommand(d), newImageShowCommand(d), newImageRegisterCommand(d), newImageDeleteCommand(d)),
+		group("kernel", "Kernels that VMs start with", newKernelListCommand(d)),
+		newDoctorCommand(d),
+		group("config", "The settings", newConfigShowCommand(d)),
+		group("daemon", "bangerd, which starts by itself",
+			newDaemonStatusCommand(d), newDaemonStopCommand(d), newDaemonRestartCommand(d), newDaemonLogsCommand(d)),
+		newVersionCommand(d),
+	)
+	root.InitDefaultCompletionCmd()
+	root.InitDefaultHelpCmd()
+	return root
+}
+
+// group is a command that only holds others.
+func group(name, short string, commands ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{
+		Use: name, Short: short,
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
+			message := "there is no command \"" + c.CommandPath() + " " + args[0] + "\""
+			if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+				message += "; did you mean \"" + c.CommandPath() + " " + near[0] + "\"?"
+			}
+			return usage(c, message)
+		},
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	c.SuggestionsMinimumDistance = 2
+	c.AddCommand(commands...)
+	return c
+}
+
+// addJSON adds --json.
+func addJSON(c *cobra.Command, json *bool) {
+	c.Flags().BoolVar(json, "json", false, "print JSON, for programs")
+}
+
+func wantsJSON(c *cobra.Command) bool {
+	if c == nil || c.Flags().Lookup("json") == nil {
+		return false
+	}
+	json, err := c.Flags().GetBool("json")
+	return err == nil && json
+}
+
+// each does f for every name, all of them, and joins the errors.
+func each(names []string, f func(name string) error) error {
+	var errs []error
+	for _, name := range names {
+		if err := f(name); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,124 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/client"
+	"github.com/banger-vm/banger/internal/cli/ui"
+	"github.com/banger-vm/banger/internal/config"
+)
+
+// machineOptions are the flags that say what a new VM is like.
+type machineOptions struct {
+	name   string
+	image  string
+	kernel string
+	vcpus  int
+	memory string
+	disk   string
+}
+
+func (o *machineOptions) add(c *cobra.Command) {
+	c.Flags().StringVar(&o.name, "name", "", "the VM's `name`, a DNS label; made up without it")
+	c.Flags().StringVar(&o.image, "image", "", "`image` to start from (default: default_image_name of the config)")
+	c.Flags().StringVar(&o.kernel, "kernel", "", "`kernel` to start with (default: the image's)")
+	c.Flags().IntVar(&o.vcpus, "vcpus", 0, "`number` of processors (default: default_vcpus of the config)")
+	c.Flags().StringVar(&o.memory, "memory", "", "memory, as a `size` like 512M or 2G (default: default_memory of the config)")
+	c.Flags().StringVar(&o.disk, "disk", "", "disk, as a `size` like 20G (default: default_disk of the config)")
+}
+
+func (o machineOptions) request() (api.CreateRequest, error) {
+	if err := checkName(o.name); err != nil {
+		return api.CreateRequest{}, err
+	}
+	if o.vcpus < 0 || o.vcpus > 32 {
+		return api.CreateRequest{}, bad("", "--vcpus %d: a VM has 1 to 32 processors", o.vcpus)
+	}
+	memory, err := parseSize("memory", o.memory, config.MinMemoryMiB)
+	if err != nil {
+		return api.CreateRequest{}, err
+	}
+	disk, err := parseSize("disk", o.disk, config.MinDiskMiB)
+	if err != nil {
+		return api.CreateRequest{}, err
+	}
+	return api.CreateRequest{Name: o.name, Image: o.image, Kernel: o.kernel, VCPUs: o.vcpus, MemoryMiB: memory, DiskMiB: disk}, nil
+}
+
+// create makes a VM and shows how it comes along.
+func (d *deps) create(ctx context.Context, req api.CreateRequest, asJSON bool) (*client.Created, error) {
+	progress := d.progress(asJSON)
+	defer progress.Done()
+	created, err := d.client.Create(ctx, req, progress.Step)
+	return created, hintWedged(err, req.Name)
+}
+
+// hintWedged says how to look at a guest that did not get ready: it was kept
+// for that.
+func hintWedged(err error, name string) error {
+	var told *api.Error
+	if !errors.As(err, &told) || told.Kind != api.KindGuestTimeout || strings.Contains(told.Message+told.Hint, "vm logs") {
+		return err
+	}
+	if name == "" {
+		name = "<name>"
+	}
+	hint := fmt.Sprintf("it was kept: `banger vm logs %s` shows what the guest said, `banger vm delete %s` deletes it", name, name)
+	return &api.Error{Kind: told.Kind, Message: told.Message, Hint: strings.TrimPrefix(told.Hint+"; "+hint, "; ")}
+}
+
+type vmCreateOptions struct {
+	machineOptions
+	wait    string
+	noStart bool
+	json    bool
+}
+
+func newVMCreateCommand(d *deps) *cobra.Command {
+	var o vmCreateOptions
+	c := &cobra.Command{
+		Use:   "create",
+		Short: "Make a VM and start it",
+		Long:  "Make a VM, start it, and print its name. `banger vm exec` and `banger vm ssh` work in it.",
+		Args:  none,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return runVMCreate(c.Context(), o, d)
+		},
+	}
+	o.machineOptions.add(c)
+	c.Flags().StringVar(&o.wait, "wait", "", "how far the guest must have come: `agent` or system; without it, until sockets are there")
+	c.Flags().BoolVar(&o.noStart, "no-start", false, "only make it")
+	addJSON(c, &o.json)
+	return c
+}
+
+func runVMCreate(ctx context.Context, o vmCreateOptions, d *deps) error {
+	req, err := o.request()
+	if err != nil {
+		return err
+	}
+	if req.Wait, err = parseWait(o.wait); err != nil {
+		return err
+	}
+	req.NoStart = o.noStart
+	created, err := d.create(ctx, req, o.json)
+	if err != nil {
+		return err
+	}
+	return d.printVM(created.VM, o.json)
+}
+
+// printVM ends a command that changed a VM: with its name, or all of it.
+func (d *deps) printVM(vm api.VM, asJSON bool) error {
+	if asJSON {
+		return ui.JSON(d.out, vm)
+	}
+	_, err := fmt.Fprintln(d.out, ui.Clean(vm.Name))
+	return err
+}

@@ -1,0 +1,119 @@
+package cli
+
+import (
+	"context"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/cli/ui"
+	"github.com/banger-vm/banger/internal/config"
+)
+
+type vmListOptions struct{ json bool }
+
+func newVMListCommand(d *deps) *cobra.Command {
+	var o vmListOptions
+	c := &cobra.Command{
+		Use:     "list",
+		Aliases: []string{"ls"},
+		Short:   "List the VMs",
+		Args:    none,
+		RunE:    func(c *cobra.Command, _ []string) error { return runVMList(c.Context(), o, d) },
+	}
+	addJSON(c, &o.json)
+	return c
+}
+
+func runVMList(ctx context.Context, o vmListOptions, d *deps) error {
+	vms, err := d.client.VMs(ctx)
+	if err != nil {
+		return err
+	}
+	if o.json {
+		return ui.JSON(d.out, vms)
+	}
+	table := ui.NewTable("NAME", "STATE", "IMAGE", "VCPUS", "MEMORY", "DISK USED", "ADDRESS", "AGE")
+	for _, vm := range vms {
+		table.Row(vm.Name, string(vm.State), vm.Image, strconv.Itoa(vm.VCPUs), config.FormatMiB(vm.MemoryMiB),
+			ui.Bytes(vm.DiskUsed), ui.Or(vm.Address), ui.Age(time.Now(), vm.Created))
+	}
+	return table.Write(d.out)
+}
+
+type vmShowOptions struct{ json bool }
+
+func newVMShowCommand(d *deps) *cobra.Command {
+	var o vmShowOptions
+	c := &cobra.Command{
+		Use:               "show <vm>",
+		Short:             "Show all that is known of a VM",
+		Args:              exactly(1, "a VM"),
+		ValidArgsFunction: d.completeVMs,
+		RunE:              func(c *cobra.Command, args []string) error { return runVMShow(c.Context(), o, d, args[0]) },
+	}
+	addJSON(c, &o.json)
+	return c
+}
+
+func runVMShow(ctx context.Context, o vmShowOptions, d *deps, name string) error {
+	vm, err := d.client.VM(ctx, name)
+	if err != nil {
+		return err
+	}
+	if o.json {
+		return ui.JSON(d.out, vm)
+	}
+	return vmTable(vm).Write(d.out)
+}
+
+func vmTable(vm api.VM) *ui.Table {
+	table := ui.NewTable()
+	table.Row("name", vm.Name)
+	table.Row("id", vm.ID)
+	table.Row("state", string(vm.State)+because(vm.Reason))
+	table.Row("image", vm.Image)
+	table.Row("kernel", vm.Kernel)
+	table.Row("vcpus", strconv.Itoa(vm.VCPUs))
+	table.Row("memory", config.FormatMiB(vm.MemoryMiB))
+	table.Row("disk", config.FormatMiB(vm.DiskMiB)+", "+ui.Bytes(vm.DiskUsed)+" used on the host")
+	table.Row("address", ui.Or(vm.Address))
+	table.Row("mac", ui.Or(vm.MAC))
+	table.Row("created", moment(vm.Created))
+	table.Row("started", moment(vm.Started))
+	if vm.Remove {
+		table.Row("removal", "when its session ends")
+	}
+	if vm.VMM != nil {
+		table.Row("vmm", vm.VMM.Binary+" "+vm.VMM.Version+", process "+strconv.Itoa(vm.VMM.PID))
+	}
+	for _, step := range vm.Starts {
+		table.Row("last start: "+step.Name, step.Took.Round(time.Millisecond).String())
+	}
+	table.Row("directory", vm.Dir)
+	return table
+}
+
+func moment(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.Local().Format(time.RFC3339)
+}
+
+// completeVMs offers the VMs' names to the shell, without starting a daemon.
+func (d *deps) completeVMs(c *cobra.Command, _ []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	quiet := d.client.NeverStart()
+	defer quiet.Close()
+	vms, err := quiet.VMs(c.Context())
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	names := make([]cobra.Completion, len(vms))
+	for i, vm := range vms {
+		names[i] = vm.Name
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}

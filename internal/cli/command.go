@@ -1,0 +1,156 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/client"
+)
+
+// commandOptions are the flags of a command that runs in a guest.
+type commandOptions struct {
+	terminal   bool
+	noTerminal bool
+	env        []string
+	cwd        string
+	wait       string
+}
+
+func (o *commandOptions) add(c *cobra.Command) {
+	c.Flags().BoolVarP(&o.terminal, "tty", "t", false, "give the command a terminal")
+	c.Flags().BoolVarP(&o.noTerminal, "no-tty", "T", false, "give the command no terminal")
+	c.Flags().StringArrayVarP(&o.env, "env", "e", nil, "set `NAME=VALUE` for the command; NAME alone takes the value it has here")
+	c.Flags().StringVar(&o.cwd, "cwd", "", "run the command in this `directory` of the guest")
+	c.Flags().StringVar(&o.wait, "wait", "", "how far the guest must have come: `agent` or system; without it, until sockets are there")
+	c.MarkFlagsMutuallyExclusive("tty", "no-tty")
+}
+
+// request is what the daemon is asked for.
+func (o commandOptions) request(d *deps, argv []string) (api.ExecRequest, error) {
+	wait, err := parseWait(o.wait)
+	if err != nil {
+		return api.ExecRequest{}, err
+	}
+	req := api.ExecRequest{Argv: argv, Env: map[string]string{}, Cwd: o.cwd, Wait: wait}
+	req.TTY = o.terminal || !o.noTerminal && isTerminal(d.in) && isTerminal(d.out)
+	if req.TTY {
+		req.Rows, req.Cols = size(d.out)
+		if name := os.Getenv("TERM"); name != "" {
+			req.Env["TERM"] = name
+		}
+	}
+	for _, e := range o.env {
+		name, value, set := strings.Cut(e, "=")
+		if name == "" {
+			return api.ExecRequest{}, bad("write --env NAME=VALUE", "%q sets no variable", e)
+		}
+		if !set {
+			value = os.Getenv(name)
+		}
+		req.Env[name] = value
+	}
+	return req, nil
+}
+
+func parseWait(s string) (api.Wait, error) {
+	switch w := api.Wait(s); w {
+	case api.WaitDefault, api.WaitAgent, api.WaitSystem:
+		return w, nil
+	}
+	return "", bad("agent: as soon as it can; system: when the guest's init is done", "there is nothing to wait for called %q", s)
+}
+
+// runCommand runs a command in a VM as if it ran here: its streams, its
+// terminal, its signals. The guest command's own status is an exitStatus.
+func (d *deps) runCommand(ctx context.Context, vm api.VM, req api.ExecRequest) error {
+	command, err := d.client.Exec(ctx, vm.ID, req)
+	if err != nil {
+		return err
+	}
+	ctx, giveUp := context.WithCancel(ctx)
+	defer giveUp()
+	defer d.interrupts.divert(forward(command, giveUp))()
+	if req.TTY {
+		restore, err := raw(d.in)
+		if err != nil {
+			return fmt.Errorf("cannot hand the terminal over: %w", err)
+		}
+		defer restore()
+		followSize(ctx, d.out, command.Resize)
+	}
+	code, err := command.Run(ctx, d.in, d.out, d.errs)
+	switch {
+	case errors.Is(err, client.ErrLost):
+		return d.lost(vm)
+	case err != nil:
+		return hintHostProgram(err, req.Argv[0])
+	case code != 0:
+		return exitStatus(code)
+	}
+	return nil
+}
+
+// forward sends the first signal to the guest's command. The second one, or
+// the terminal's end, gives up waiting for it.
+func forward(command *client.Command, giveUp func()) func(syscall.Signal) {
+	sent := false
+	return func(s syscall.Signal) {
+		if sent || s == syscall.SIGHUP || command.Signal(s) != nil {
+			giveUp()
+		}
+		sent = true
+	}
+}
+
+// lookTime is how long the search for the reason of a lost command may take.
+const lookTime = 5 * time.Second
+
+// lost finds out whether the daemon went or the VM did.
+func (d *deps) lost(vm api.VM) error {
+	ctx, cancel := context.WithTimeout(context.Background(), lookTime)
+	defer cancel()
+	look := fmt.Sprintf("`banger vm show %s` tells its state, `banger vm logs %s` what the guest said", vm.Name, vm.Name)
+	now, failed := d.client.NeverStart().VM(ctx, vm.ID)
+	var told *api.Error
+	switch {
+	case failed == nil && now.State != api.StateRunning:
+		return &api.Error{Kind: api.KindGuest, Message: fmt.Sprintf("%s ended while the command ran: it is %s%s", vm.Name, now.State, because(now.Reason)), Hint: look}
+	case failed == nil:
+		return &api.Error{Kind: api.KindGuest, Message: fmt.Sprintf("the guest of %s let go of the command", vm.Name), Hint: look}
+	case errors.As(failed, &told) && told.Kind == api.KindNotFound && !errors.Is(failed, client.ErrNotRunning):
+		return &api.Error{Kind: api.KindGuest, Message: fmt.Sprintf("%s was deleted while the command ran", vm.Name)}
+	}
+	return &api.Error{Kind: api.KindInternal,
+		Message: "bangerd ended while the command ran in " + vm.Name + ", which is still there",
+		Hint:    look + "; `banger daemon logs` may tell why bangerd ended"}
+}
+
+func because(reason string) string {
+	if reason == "" {
+		return ""
+	}
+	return " (" + reason + ")"
+}
+
+// hintHostProgram explains the commonest reason for a missing program: it is
+// here and not there.
+func hintHostProgram(err error, program string) error {
+	var told *api.Error
+	if !errors.As(err, &told) || told.Kind != api.KindNoProgram {
+		return err
+	}
+	name := strings.TrimPrefix(program, "./")
+	if info, statErr := os.Stat(name); name == "" || strings.HasPrefix(name, "/") || statErr != nil || !info.Mode().IsRegular() {
+		return err
+	}
+	return &api.Error{Kind: told.Kind, Message: told.Message,
+		Hint: fmt.Sprintf("%s is in this directory of the host, which the guest does not see: `banger vm run . -- ./%s` takes it along", name, name)}
+}
