@@ -40,7 +40,8 @@ func (c *command) inherit(f *os.File) int {
 // channels are QEMU's ends of its connections with this process.
 type channels struct {
 	control *os.File
-	vsock   *os.File // nil without a vsock
+	vsock   *os.File   // nil without a vsock
+	taps    []*os.File // one for each network interface
 }
 
 // newCommand says how QEMU is to run cfg on p.
@@ -56,7 +57,7 @@ func newCommand(cfg fcserver.Config, p processor, ch channels) command {
 		c.drive(i, d)
 	}
 	for i, n := range cfg.Networks {
-		c.network(i, n)
+		c.network(i, n, ch.taps[i])
 	}
 	if cfg.Vsock != nil {
 		c.vsock(ch.vsock)
@@ -157,9 +158,10 @@ func fileDriver(f *os.File) string {
 	return "file"
 }
 
-func (c *command) network(i int, n firecracker.NetworkInterface) {
+// network hands over the tap: QEMU needs no right to open one.
+func (c *command) network(i int, n firecracker.NetworkInterface, tap *os.File) {
 	c.add(
-		"-netdev", fmt.Sprintf("tap,id=net%d,ifname=%s,script=no,downscript=no,vnet_hdr=on,vhost=off", i, n.HostDevName),
+		"-netdev", fmt.Sprintf("tap,id=net%d,fd=%d,vhost=off", i, c.inherit(tap)),
 		"-device", fmt.Sprintf("virtio-net-device,netdev=net%d,mac=%s", i, n.GuestMAC),
 	)
 }

@@ -3,7 +3,6 @@ package fcqemu
 import (
 	"context"
 	"crypto/rand"
-	"debug/elf"
 	"errors"
 	"fmt"
 	"net"
@@ -13,10 +12,6 @@ import (
 	"github.com/banger-vm/banger/internal/firecracker"
 	"github.com/banger-vm/banger/internal/firecracker/fcserver"
 )
-
-// exitFailed is Firecracker's status for a machine that ended by no wish of
-// the guest's.
-const exitFailed = 1
 
 // Machine is a [fcserver.Machine] that runs its guest on QEMU.
 type Machine struct {
@@ -47,9 +42,6 @@ func (m *Machine) Boot(ctx context.Context, cfg fcserver.Config, env fcserver.En
 	if err != nil {
 		return err
 	}
-	if err := checkELF(cfg.Kernel); err != nil {
-		return err
-	}
 	p, err := m.processor(ctx)
 	if err != nil {
 		return err
@@ -74,16 +66,6 @@ func (m *Machine) Boot(ctx context.Context, cfg fcserver.Config, env fcserver.En
 	return nil
 }
 
-// checkELF refuses what Firecracker's loader would: QEMU boots other kinds of
-// kernels too.
-func checkELF(kernel *fcserver.File) error {
-	magic := make([]byte, len(elf.ELFMAG))
-	if _, err := kernel.ReadAt(magic, 0); err != nil || string(magic) != elf.ELFMAG {
-		return fmt.Errorf("cannot load the kernel: %s is no ELF image, as an uncompressed vmlinux is", kernel.Path)
-	}
-	return nil
-}
-
 // processor decides how the guest's code is run.
 func (m *Machine) processor(ctx context.Context) (processor, error) {
 	if accelerated() {
@@ -95,12 +77,12 @@ func (m *Machine) processor(ctx context.Context) (processor, error) {
 
 // follow ends the machine when the guest has reset it or QEMU is gone.
 func (m *Machine) follow(q *qemu) {
-	status := 0
+	status := fcserver.ExitOK
 	select {
 	case <-q.reset:
 		q.kill()
 	case <-q.exited:
-		status = exitFailed
+		status = fcserver.ExitGeneric
 		q.logf("QEMU is gone: %s", q.cmd.ProcessState)
 	}
 	m.end(status)
@@ -247,7 +229,7 @@ func (m *Machine) Status() int {
 func (m *Machine) Close() error {
 	q, err := m.guest()
 	if err != nil {
-		m.end(exitFailed)
+		m.end(fcserver.ExitGeneric)
 		return nil
 	}
 	q.kill()

@@ -380,8 +380,8 @@ func TestQEMUsEndIsTheMachines(t *testing.T) {
 	if err := g.running.cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	if status := g.ended(); status != exitFailed {
-		t.Errorf("status %d, want %d", status, exitFailed)
+	if status := g.ended(); status != fcserver.ExitGeneric {
+		t.Errorf("status %d, want %d", status, fcserver.ExitGeneric)
 	}
 	if !strings.Contains(g.log.text(), "QEMU is gone: signal: killed") {
 		t.Errorf("the log does not say so:\n%s", g.log.text())

@@ -49,11 +49,11 @@ type launch struct {
 // attempt, not the QEMU that came of it.
 func (l launch) start(ctx context.Context) (*qemu, error) {
 	q := &qemu{logf: l.env.Logf, reset: make(chan struct{}), off: make(chan struct{}), exited: make(chan struct{})}
-	p, err := newPlumbing(l.cfg.Vsock != nil)
+	p, err := newPlumbing(l.cfg)
 	if err != nil {
 		return nil, err
 	}
-	c := newCommand(l.cfg, l.processor, channels{control: p.theirControl, vsock: p.theirVsock})
+	c := newCommand(l.cfg, l.processor, channels{control: p.theirControl, vsock: p.theirVsock, taps: p.taps})
 	q.cmd = &exec.Cmd{
 		Path: l.program, Args: append([]string{l.program}, c.args...), ExtraFiles: c.files, Env: []string{},
 		Stdout: p.theirSerial, Stderr: p.theirStderr,
@@ -167,11 +167,12 @@ type plumbing struct {
 	serial, stderr *os.File
 
 	theirControl, theirVsock, theirSerial, theirStderr *os.File
+	taps                                               []*os.File
 }
 
-func newPlumbing(vsock bool) (*plumbing, error) {
+func newPlumbing(cfg fcserver.Config) (*plumbing, error) {
 	p := &plumbing{}
-	if err := p.open(vsock); err != nil {
+	if err := p.open(cfg); err != nil {
 		p.closeTheirs()
 		p.closeOurs()
 		return nil, fmt.Errorf("cannot connect to a QEMU to be: %w", err)
@@ -179,11 +180,18 @@ func newPlumbing(vsock bool) (*plumbing, error) {
 	return p, nil
 }
 
-func (p *plumbing) open(vsock bool) (err error) {
+func (p *plumbing) open(cfg fcserver.Config) (err error) {
+	for _, n := range cfg.Networks {
+		tap, err := fcserver.OpenTap(n.HostDevName)
+		if err != nil {
+			return err
+		}
+		p.taps = append(p.taps, tap)
+	}
 	if p.control, p.theirControl, err = socketPair("control"); err != nil {
 		return err
 	}
-	if vsock {
+	if cfg.Vsock != nil {
 		if p.vsock, p.theirVsock, err = socketPair("vsock"); err != nil {
 			return err
 		}
@@ -196,7 +204,8 @@ func (p *plumbing) open(vsock bool) (err error) {
 }
 
 func (p *plumbing) closeTheirs() {
-	for _, f := range []*os.File{p.theirControl, p.theirVsock, p.theirSerial, p.theirStderr} {
+	theirs := append([]*os.File{p.theirControl, p.theirVsock, p.theirSerial, p.theirStderr}, p.taps...)
+	for _, f := range theirs {
 		_ = f.Close() // a nil file says so, and nothing else
 	}
 }
