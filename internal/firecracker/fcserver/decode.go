@@ -365,7 +365,11 @@ func checkIPv4(s string) (string, error) {
 
 // wrongType names what t is in serde's words.
 func (d *decoder) wrongType(t json.Token, expected string) error {
-	return d.fail(0, "invalid type: %s, expected %s", describeToken(t), expected)
+	more := 0
+	if _, opens := t.(json.Delim); opens {
+		more = -1 // serde_json has not taken the bracket yet
+	}
+	return d.fail(more, "invalid type: %s, expected %s", describeToken(t), expected)
 }
 
 func describeToken(t json.Token) string {
@@ -433,7 +437,7 @@ func (d *decoder) enum(into reflect.Value, e enum) error {
 		}
 	}
 	if e.free {
-		return d.fail(0, "%s", e.refusal)
+		return d.fail(1, "%s", e.refusal)
 	}
 	return d.fail(0, "unknown variant `%s`, expected %s", s, oneOf(e.values))
 }

@@ -218,7 +218,7 @@ func (s *setup) putNetwork(n firecracker.NetworkInterface) error {
 			return fmt.Errorf("Network config error: The MAC address is already in use: %s", n.GuestMAC) //nolint:staticcheck // upstream's text
 		}
 	}
-	if err := tryTap(n.HostDevName); err != nil {
+	if err := s.tryTap(n, same); err != nil {
 		return fmt.Errorf("Network config error: Could not create the network device: Open tap device failed: %w", err) //nolint:staticcheck // upstream's text
 	}
 	return s.change(func(c *Config) {
@@ -234,8 +234,13 @@ func (s *setup) putNetwork(n firecracker.NetworkInterface) error {
 
 // tryTap opens the tap as the machine will, and lets it go, so that a name
 // that cannot be had is told at once.
-func tryTap(name string) error {
-	tap, err := OpenTap(name)
+func (s *setup) tryTap(n firecracker.NetworkInterface, same func(firecracker.NetworkInterface) bool) error {
+	for _, have := range s.config.Networks {
+		if have.HostDevName == n.HostDevName && !same(have) {
+			return tapError(unix.EBUSY, n.HostDevName)
+		}
+	}
+	tap, err := OpenTap(n.HostDevName)
 	if err != nil {
 		return err
 	}
@@ -251,16 +256,20 @@ func OpenTap(name string) (*os.File, error) {
 		return nil, fmt.Errorf("Couldn't open /dev/net/tun: %s", rustError(err)) //nolint:staticcheck // upstream's text
 	}
 	request, err := unix.NewIfreq(name)
-	if err != nil {
+	if err != nil || name == "" {
 		unix.Close(fd)
 		return nil, errors.New("Invalid interface name") //nolint:staticcheck // upstream's text
 	}
 	request.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
 	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, request); err != nil {
 		unix.Close(fd)
-		return nil, fmt.Errorf("Error while creating ifreq structure: %s. Invalid TUN/TAP Backend provided by %s. Check our documentation on setting up the network devices.", rustError(err), name) //nolint:staticcheck // upstream's text
+		return nil, tapError(err, name)
 	}
 	return os.NewFile(uintptr(fd), name), nil
+}
+
+func tapError(err error, name string) error {
+	return fmt.Errorf("Error while creating ifreq structure: %s. Invalid TUN/TAP Backend provided by %s. Check our documentation on setting up the network devices.", rustError(err), name) //nolint:staticcheck // upstream's text
 }
 
 // setVsock binds the socket. Upstream removes the socket of a vsock that is
