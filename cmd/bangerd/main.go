@@ -89,7 +89,7 @@ func run(ctx context.Context) error {
 		return err
 	}
 	defer consoles.Close()
-	pool := network.Config{Bridge: cfg.BridgeName, Addr: cfg.Bridge, Ready: cfg.TapPoolSize, Upstreams: cfg.Upstreams, UIDBase: vm.UIDBase}
+	pool := network.Config{Bridge: cfg.BridgeName, Addr: cfg.Bridge, Ready: cfg.TapPoolSize, Upstreams: cfg.Upstreams, UIDBase: vm.UIDBase, State: paths.State}
 	choose := func() (vmm.Choice, error) {
 		return vmm.Choose(vmm.Options{Want: cfg.VMM, FirecrackerBin: cfg.FirecrackerBin, Companions: companions})
 	}
