@@ -67,6 +67,7 @@ func (n *Network) wakeKeeper() {
 }
 
 func (n *Network) keep(ctx context.Context, k *keeper) {
+	var walls settling
 	for {
 		select {
 		case <-ctx.Done():
@@ -76,37 +77,48 @@ func (n *Network) keep(ctx context.Context, k *keeper) {
 				n.log.Warn("cannot keep taps ready", "error", err)
 			}
 		case <-k.rules.Changed():
-			if err := n.repair(ctx, k.rules.Take()); err != nil {
-				n.log.Error("cannot put the network's rules back", "error", err)
+			change := k.rules.Take()
+			if err := n.repair(change); err != nil {
+				n.log.Error("cannot put banger's rules back", "error", err)
+			}
+			walls.note(change)
+		case <-walls.settled():
+			if err := n.reopen(ctx, walls.take()); err != nil {
+				n.log.Error("cannot get the bridge past the host's firewall again", "error", err)
 			}
 		}
 	}
 }
 
-// repair answers a change of rules that another program made.
-func (n *Network) repair(ctx context.Context, c ruleset.Change) error {
-	up, err := n.repairRules(c)
+// repair writes our own rules again when another program has changed them,
+// such as one that flushes all rules there are.
+func (n *Network) repair(c ruleset.Change) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !n.up || !n.cfg.touched(c) {
+		return nil
+	}
+	n.log.Warn("another program changed banger's rules: they are put back")
+	return n.replaceRules(sorted(n.attached))
+}
+
+// reopen puts the accept rules back that a firewall has dropped in a reload.
+func (n *Network) reopen(ctx context.Context, c ruleset.Change) error {
+	up, err := n.reopenChains(c)
 	if up && firewall.ConcernsFirewalld(c) {
-		// Outside the lock: in a reload it takes a while to answer.
+		// Outside the lock, for it may take a while to answer.
 		n.host.openFirewalld(ctx, n.cfg)
 	}
 	return err
 }
 
-func (n *Network) repairRules(c ruleset.Change) (up bool, err error) {
+func (n *Network) reopenChains(c ruleset.Change) (up bool, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if !n.up {
-		return false, nil
+	if n.up && firewall.ConcernsChains(c) {
+		err = n.host.openChains(n.cfg)
 	}
-	if n.cfg.touched(c) {
-		n.log.Warn("another program changed banger's rules: they are put back")
-		err = n.replaceRules(sorted(n.attached))
-	}
-	if firewall.ConcernsChains(c) {
-		err = errors.Join(err, n.host.openChains(n.cfg))
-	}
-	return true, err
+	return n.up, err
 }
 
 func (c Config) touched(change ruleset.Change) bool {

@@ -23,6 +23,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/banger-vm/banger/internal/network/ruleset"
 )
 
 // inNamespace runs the rest of the test in a process of its own in fresh
@@ -76,6 +78,8 @@ type lab struct {
 	internet netns.NsHandle
 	cfg      Config
 	log      *slog.Logger
+	changes  *ruleset.Watch // of rules, once it watches
+	served   bool           // the host has a service at port 8080
 }
 
 func newLab(t *testing.T) *lab {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"strings"
 	"sync"
@@ -20,6 +21,14 @@ type Change struct {
 	// Lost says that there was more than could be told: anything may have
 	// changed.
 	Lost bool
+}
+
+// And gives both changes as one.
+func (c Change) And(d Change) Change {
+	both := Change{Tables: map[TableID]bool{}, Lost: c.Lost || d.Lost}
+	maps.Copy(both.Tables, c.Tables)
+	maps.Copy(both.Tables, d.Tables)
+	return both
 }
 
 // TableID names a table.
