@@ -17,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/banger-vm/banger/internal/guest/serialmux"
@@ -94,6 +95,8 @@ func do(verb string) {
 		writeDrive(arg)
 	case "random":
 		random()
+	case "udp":
+		udp(arg)
 	case "vsock":
 		go vsock()
 	case "tick":
@@ -195,6 +198,29 @@ func spam() {
 		os.Stdout.WriteString(line)
 	}
 	fmt.Println("spam: over")
+}
+
+// udp takes "address/bits:peer:port", gives eth0 the address, and prints what
+// the peer answers to "from the guest".
+func udp(arg string) {
+	address, peer, _ := strings.Cut(arg, ":")
+	eth0, err := netlink.LinkByName("eth0")
+	must(err)
+	addr, err := netlink.ParseAddr(address)
+	must(err)
+	must(netlink.AddrAdd(eth0, addr))
+	must(netlink.LinkSetUp(eth0))
+	conn, err := net.Dial("udp", peer)
+	must(err)
+	answer := make([]byte, 100)
+	for {
+		_, _ = conn.Write([]byte("from the guest"))
+		_ = conn.SetReadDeadline(time.Now().Add(time.Second))
+		if n, err := conn.Read(answer); err == nil {
+			fmt.Printf("udp: %s\n", answer[:n])
+			return
+		}
+	}
 }
 
 // vsock serves the guest's end of the vsock: port 7 echoes, 8 says what the
