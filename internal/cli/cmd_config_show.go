@@ -1,8 +1,6 @@
 package cli
 
 import (
-	"strings"
-
 	"github.com/spf13/cobra"
 
 	"github.com/banger-vm/banger/internal/cli/ui"
@@ -32,7 +30,7 @@ them again.`,
 }
 
 func runConfigShow(o configShowOptions, d *deps) error {
-	flags, err := parseSettings(o.set)
+	flags, err := config.ParseSettings(o.set)
 	if err != nil {
 		return err
 	}
@@ -48,17 +46,4 @@ func runConfigShow(o configShowOptions, d *deps) error {
 		table.Row(v.Key, ui.Or(v.Value), v.Origin)
 	}
 	return table.Write(d.out)
-}
-
-// parseSettings reads --set flags.
-func parseSettings(set []string) (map[string]string, error) {
-	flags := map[string]string{}
-	for _, s := range set {
-		name, value, found := strings.Cut(s, "=")
-		if !found {
-			return nil, bad("write --set setting=value", "%q sets nothing", s)
-		}
-		flags[name] = value
-	}
-	return flags, nil
 }

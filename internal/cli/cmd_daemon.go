@@ -108,7 +108,7 @@ func newDaemonRestartCommand(d *deps) *cobra.Command {
 // runDaemonRestart looks at the settings first: a mistake in them must not
 // cost the daemon that runs.
 func runDaemonRestart(ctx context.Context, o daemonRestartOptions, d *deps) error {
-	flags, err := parseSettings(o.set)
+	flags, err := config.ParseSettings(o.set)
 	if err != nil {
 		return err
 	}

@@ -73,5 +73,5 @@ func runVMSSHProxy(ctx context.Context, vm string, d *deps) error {
 	if _, err := io.Copy(d.out, stream); err != nil && ctx.Err() == nil {
 		return fmt.Errorf("cannot carry the connection: %w", err)
 	}
-	return ctx.Err()
+	return nil // ssh hangs up on it when it is done: that is no interruption
 }

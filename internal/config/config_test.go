@@ -203,3 +203,15 @@ func TestParseMiB(t *testing.T) {
 		}
 	}
 }
+
+func TestParseArgs(t *testing.T) {
+	got, err := config.ParseArgs([]string{"--set", "vmm=fcqemu", "--set=mirror=http://m/x=y"})
+	if want := map[string]string{"vmm": "fcqemu", "mirror": "http://m/x=y"}; err != nil || !cmp.Equal(want, got) {
+		t.Errorf("got %v, %v", got, err)
+	}
+	for _, args := range [][]string{{"--set"}, {"--set", "vmm"}, {"vmm=auto"}, {"-x"}} {
+		if got, err := config.ParseArgs(args); err == nil {
+			t.Errorf("%v gives %v", args, got)
+		}
+	}
+}

@@ -1,0 +1,88 @@
+package cli_test
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"os/exec"
+	"strings"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/sshkey"
+)
+
+// sshServer is a guest's SSH server that runs its commands on the host.
+type sshServer struct {
+	config *ssh.ServerConfig
+	info   api.SSHInfo
+}
+
+// newSSHServer lets in the key at path, which it makes.
+func newSSHServer(path string) (*sshServer, error) {
+	user, err := sshkey.Ensure(path)
+	if err != nil {
+		return nil, err
+	}
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	host, err := ssh.NewSignerFromKey(private)
+	if err != nil {
+		return nil, err
+	}
+	config := &ssh.ServerConfig{PublicKeyCallback: func(_ ssh.ConnMetadata, key ssh.PublicKey) (*ssh.Permissions, error) {
+		if strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key))) != user.Authorized {
+			return nil, errors.New("unknown key")
+		}
+		return nil, nil
+	}}
+	config.AddHostKey(host)
+	return &sshServer{config, api.SSHInfo{User: "root", KeyPath: path,
+		HostKeys: []string{strings.TrimSpace(string(ssh.MarshalAuthorizedKey(host.PublicKey())))}}}, nil
+}
+
+func (s *sshServer) serve(conn net.Conn) {
+	_, channels, requests, err := ssh.NewServerConn(conn, s.config)
+	if err != nil {
+		return
+	}
+	go ssh.DiscardRequests(requests)
+	for offered := range channels {
+		channel, requests, err := offered.Accept()
+		if err != nil {
+			return
+		}
+		runSession(channel, requests)
+	}
+}
+
+// runSession runs one command, or a shell that reads its input.
+func runSession(channel ssh.Channel, requests <-chan *ssh.Request) {
+	for r := range requests {
+		var args []string
+		switch r.Type {
+		case "exec":
+			args = []string{"-c", string(r.Payload[4:])}
+		case "shell":
+		default:
+			r.Reply(r.Type == "env" || r.Type == "pty-req", nil)
+			continue
+		}
+		r.Reply(true, nil)
+		shell := exec.Command("sh", args...)
+		stdin, _ := shell.StdinPipe()
+		go func() { io.Copy(stdin, channel); stdin.Close() }()
+		shell.Stdout, shell.Stderr = channel, channel.Stderr()
+		shell.Run()
+		status := binary.BigEndian.AppendUint32(nil, uint32(shell.ProcessState.ExitCode()))
+		channel.SendRequest("exit-status", false, status)
+		channel.Close()
+		return
+	}
+}
