@@ -91,11 +91,11 @@ func usedRanges(bridge string) ([]usedRange, error) {
 	if err != nil {
 		return nil, err
 	}
-	addrs, err := netlink.AddrList(nil, netlink.FAMILY_V4)
+	addrs, err := consistent(allAddresses)
 	if err != nil {
 		return nil, err
 	}
-	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
+	routes, err := consistent(allRoutes)
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +114,7 @@ func usedRanges(bridge string) ([]usedRange, error) {
 }
 
 func linkNames() (map[int]string, error) {
-	links, err := netlink.LinkList()
+	links, err := consistent(netlink.LinkList)
 	if err != nil {
 		return nil, err
 	}

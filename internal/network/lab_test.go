@@ -86,7 +86,7 @@ func newLab(t *testing.T) *lab {
 	t.Helper()
 	host, err := netns.Get()
 	must(t, err)
-	l := &lab{t: t, host: host, cfg: testConfig, log: slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelDebug}))}
+	l := &lab{t: t, host: host, cfg: testConfig, log: testLog(t)}
 	l.cfg.State = t.TempDir()
 	l.cfg.Upstreams = []netip.AddrPort{netip.AddrPortFrom(webServer, 53)}
 	l.internet = l.namespace()
@@ -102,11 +102,9 @@ func newLab(t *testing.T) *lab {
 	return l
 }
 
-type testWriter struct{ t *testing.T }
-
-func (w testWriter) Write(p []byte) (int, error) {
-	fmt.Fprintf(os.Stderr, "    %s", p)
-	return len(p), nil
+// testLog goes to the test's output while it runs: a test that hangs shows it.
+func testLog(t testing.TB) *slog.Logger {
+	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
 // namespace makes a network namespace with its loopback up.

@@ -28,7 +28,7 @@ type linux struct {
 func newLinux(log *slog.Logger) *linux { return &linux{log: log, rules: &ruleset.Kernel{}} }
 
 func (h *linux) links() ([]link, error) {
-	found, err := netlink.LinkList()
+	found, err := consistent(netlink.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("cannot list network links: %w", err)
 	}
@@ -54,7 +54,7 @@ func (h *linux) clash(c Config) (string, error) {
 }
 
 func (h *linux) uplinks() ([]string, error) {
-	links, err := netlink.LinkList()
+	links, err := consistent(netlink.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("cannot list network links: %w", err)
 	}
@@ -67,7 +67,7 @@ func (h *linux) uplinks() ([]string, error) {
 	if len(bridges) <= 1 {
 		return nil, nil // ours alone: the host's routes need not be read
 	}
-	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
+	routes, err := consistent(allRoutes)
 	if err != nil {
 		return nil, fmt.Errorf("cannot list routes: %w", err)
 	}
@@ -169,6 +169,14 @@ func (h *linux) removeLink(name string) error {
 	return nil
 }
 
+func indexOf(name string) (int, error) {
+	l, err := netlink.LinkByName(name)
+	if err != nil {
+		return 0, fmt.Errorf("cannot find link %s: %w", name, err)
+	}
+	return l.Attrs().Index, nil
+}
+
 func isNoLink(err error) bool {
 	var missing netlink.LinkNotFoundError
 	return errors.As(err, &missing) || errors.Is(err, unix.ENODEV)
@@ -177,20 +185,20 @@ func isNoLink(err error) bool {
 // pin makes the bridge know which tap the MAC is behind, and the host which
 // MAC the address has, for good: neither is ever learned from a guest.
 func (h *linux) pin(c Config, l Lease) error {
-	tap, err := net.InterfaceByName(l.Tap)
+	tap, err := indexOf(l.Tap)
 	if err != nil {
-		return fmt.Errorf("cannot find tap %s: %w", l.Tap, err)
+		return err
 	}
-	bridge, err := net.InterfaceByName(c.Bridge)
+	bridge, err := indexOf(c.Bridge)
 	if err != nil {
-		return fmt.Errorf("cannot find bridge %s: %w", c.Bridge, err)
+		return err
 	}
 	mac := macOf(l.Addr.Addr())
-	behind := &netlink.Neigh{LinkIndex: tap.Index, Family: unix.AF_BRIDGE, Flags: netlink.NTF_MASTER, State: netlink.NUD_NOARP, HardwareAddr: mac}
+	behind := &netlink.Neigh{LinkIndex: tap, Family: unix.AF_BRIDGE, Flags: netlink.NTF_MASTER, State: netlink.NUD_NOARP, HardwareAddr: mac}
 	if err := netlink.NeighSet(behind); err != nil {
 		return fmt.Errorf("cannot pin %v to %s: %w", mac, l.Tap, err)
 	}
-	if err := netlink.NeighSet(neighbour(bridge.Index, l)); err != nil {
+	if err := netlink.NeighSet(neighbour(bridge, l)); err != nil {
 		return fmt.Errorf("cannot pin %v to %v: %w", l.Addr.Addr(), mac, err)
 	}
 	return nil
@@ -199,11 +207,11 @@ func (h *linux) pin(c Config, l Lease) error {
 // unpin forgets the address. What the bridge knows of the tap goes with the
 // tap.
 func (h *linux) unpin(c Config, l Lease) error {
-	bridge, err := net.InterfaceByName(c.Bridge)
+	bridge, err := indexOf(c.Bridge)
 	if err != nil {
-		return fmt.Errorf("cannot find bridge %s: %w", c.Bridge, err)
+		return err
 	}
-	err = netlink.NeighDel(neighbour(bridge.Index, l))
+	err = netlink.NeighDel(neighbour(bridge, l))
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("cannot forget %v: %w", l.Addr.Addr(), err)
 	}

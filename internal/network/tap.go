@@ -3,7 +3,6 @@ package network
 import (
 	"errors"
 	"fmt"
-	"net"
 	"os"
 
 	"github.com/vishvananda/netlink/nl"
@@ -21,24 +20,24 @@ func addTap(c Config, slot int) error {
 	if err := openTap(name, c.UIDBase+slot); err != nil {
 		return err
 	}
-	tap, err := net.InterfaceByName(name)
+	tap, err := indexOf(name)
 	if err != nil {
 		return err
 	}
-	bridge, err := net.InterfaceByName(c.Bridge)
+	bridge, err := indexOf(c.Bridge)
 	if err != nil {
 		return err
 	}
-	if err := enslave(tap.Index, bridge.Index); err != nil {
+	if err := enslave(tap, bridge); err != nil {
 		return fmt.Errorf("cannot make it a port of %s: %w", c.Bridge, err)
 	}
-	if err := confine(tap.Index); err != nil {
+	if err := confine(tap); err != nil {
 		return fmt.Errorf("cannot confine it on %s: %w", c.Bridge, err)
 	}
 	if err := disableIPv6(name); err != nil {
 		return err
 	}
-	return raise(tap.Index)
+	return raise(tap)
 }
 
 // openTap makes a tap that stays when it is closed. A VMM that has it open

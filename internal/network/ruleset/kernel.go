@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/userdata"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -159,6 +160,8 @@ func kernelSet(table *nftables.Table, s *Set) *nftables.Set {
 	return &nftables.Set{
 		Table: table, Name: s.Name,
 		KeyType: nftables.MustConcatSetType(s.Types...),
+		// A link's name is text; nft asks for the order of its bytes all the same.
+		KeyByteOrder: binaryutil.NativeEndian,
 	}
 }
 
