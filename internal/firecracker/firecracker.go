@@ -177,6 +177,12 @@ type BalloonStats struct {
 	DiskCaches         *uint64 `json:"disk_caches,omitempty"`
 	HugetlbAllocations *uint64 `json:"hugetlb_allocations,omitempty"`
 	HugetlbFailures    *uint64 `json:"hugetlb_failures,omitempty"`
+	OOMKill            *uint64 `json:"oom_kill,omitempty"`
+	AllocStall         *uint64 `json:"alloc_stall,omitempty"`
+	AsyncScan          *uint64 `json:"async_scan,omitempty"`
+	DirectScan         *uint64 `json:"direct_scan,omitempty"`
+	AsyncReclaim       *uint64 `json:"async_reclaim,omitempty"`
+	DirectReclaim      *uint64 `json:"direct_reclaim,omitempty"`
 }
 
 // Logger is the body of PUT /logger.
