@@ -259,10 +259,10 @@ var leftovers = []string{
 	"etc/ssh/ssh_host_*_key", "etc/ssh/ssh_host_*_key.pub",
 	"var/lib/dbus/machine-id",
 	"var/lib/systemd/random-seed",
-	"var/lib/apt/lists/*", "var/cache/apt/*",
+	"var/cache/apt/*.bin",
 	"var/lib/dpkg/*-old", "var/cache/debconf/*-old", "var/backups/*",
 	"etc/*-", // passwd-, shadow- and so on
-	"var/log/dpkg.log", "var/log/apt", "var/log/alternatives.log", "var/log/bootstrap.log", "var/log/journal",
+	"var/log/dpkg.log", "var/log/apt/*", "var/log/alternatives.log",
 	"root/.rnd",
 }
 

@@ -76,7 +76,9 @@ var baseEnv = []string{
 // Run runs argv to its end. A program that ends with another status than 0
 // gives a [*ChrootError].
 func (c Chroot) Run(ctx context.Context, argv ...string) error {
-	order, err := json.Marshal(chrootOrder{Dir: c.Dir, Argv: argv, Env: append(baseEnv[:len(baseEnv):len(baseEnv)], c.Env...), Binds: c.Binds})
+	order, err := json.Marshal(chrootOrder{
+		Dir: c.Dir, Argv: argv, Env: append(baseEnv[:len(baseEnv):len(baseEnv)], c.Env...), Binds: c.Binds,
+	})
 	if err != nil {
 		return fmt.Errorf("cannot encode a chroot's order: %w", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -42,6 +43,9 @@ func firstProcess(text string) int {
 	if err := json.Unmarshal([]byte(text), &order); err != nil {
 		return sayNotStarted(err)
 	}
+	if err := keepFiles(); err != nil {
+		return sayNotStarted(err)
+	}
 	if err := enter(order); err != nil {
 		return sayNotStarted(err)
 	}
@@ -50,6 +54,21 @@ func firstProcess(text string) int {
 		return sayNotStarted(err)
 	}
 	return status
+}
+
+// keepFiles makes all open files but the first three this process's alone:
+// those for Chroot.Hold, and whatever the host's shell had handed down.
+func keepFiles() error {
+	open, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return fmt.Errorf("cannot list open files: %w", err)
+	}
+	for _, entry := range open {
+		if fd, err := strconv.Atoi(entry.Name()); err == nil && fd >= aliveFD {
+			unix.CloseOnExec(fd)
+		}
+	}
+	return nil
 }
 
 func sayNotStarted(err error) int {
@@ -203,7 +222,6 @@ func runAndReap(order chrootOrder) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	// The files that are held for Chroot.Hold stay with this process alone.
 	pid, err := syscall.ForkExec(program, order.Argv, &syscall.ProcAttr{
 		Dir:   "/",
 		Env:   order.Env,

@@ -165,23 +165,40 @@ func (u *unpacker) entry(h *tar.Header, content io.Reader) error {
 	return fmt.Errorf("entry of unknown type %q", h.Typeflag)
 }
 
-// directory makes a directory. One that is there, or a link to one (/bin, in
-// the merged layout), stays as it is.
+// directory makes a directory. A link to one (/bin, in the merged layout)
+// stays; one that is there gets owner and mode, since the package unpacked
+// beside this one may have made it on its way to a file.
 func (u *unpacker) directory(name string, h *tar.Header) error {
 	err := u.root.Mkdir(name, 0o755)
+	if errors.Is(err, fs.ErrNotExist) { // a package that leaves the parents out
+		err = u.root.MkdirAll(name, 0o755)
+	}
 	if errors.Is(err, fs.ErrExist) {
-		if info, err := u.root.Stat(name); err != nil || !info.IsDir() {
+		info, err := u.root.Lstat(name)
+		if err != nil {
+			return err
+		}
+		if info.Mode().Type() == fs.ModeSymlink {
+			return u.checkLink(name)
+		}
+		if !info.IsDir() {
 			return errors.New("a directory would replace a file")
 		}
-		return nil
-	}
-	if err != nil {
+	} else if err != nil {
 		return err
 	}
 	if err := u.lchown(name, h); err != nil {
 		return err
 	}
 	return u.root.Chmod(name, mode(h))
+}
+
+// checkLink wants the link in a directory's place to lead to a directory.
+func (u *unpacker) checkLink(name string) error {
+	if info, err := u.root.Stat(name); err != nil || !info.IsDir() {
+		return errors.New("a directory would replace a link")
+	}
+	return nil
 }
 
 // clear makes room for a file, and makes the directories above it.
