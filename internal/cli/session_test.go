@@ -242,10 +242,10 @@ func TestTerminalIsRestored(t *testing.T) {
 	tests := []struct {
 		name   string
 		script string
-		end    func(t *testing.T, c *exec.Cmd)
+		end    func(t *testing.T, c *exec.Cmd, keys io.Writer)
 	}{
 		{"after the command", "echo up", nil},
-		{"after a signal", "trap '' TERM HUP; echo up; while :; do sleep 0.05; done", func(t *testing.T, c *exec.Cmd) {
+		{"after a signal", "trap '' TERM HUP; echo up; while :; do sleep 0.05; done", func(t *testing.T, c *exec.Cmd, _ io.Writer) {
 			for range 2 {
 				if err := c.Process.Signal(syscall.SIGTERM); err != nil {
 					t.Fatal(err)
@@ -255,7 +255,11 @@ func TestTerminalIsRestored(t *testing.T) {
 				t.Fatal(err)
 			}
 		}},
-		{"after the daemon's death", "echo up; kill -9 $PPID; sleep 1000", nil},
+		{"after the daemon's death", "echo up; read key; kill -9 $PPID; sleep 1000", func(t *testing.T, _ *exec.Cmd, keys io.Writer) {
+			if _, err := keys.Write([]byte("\n")); err != nil {
+				t.Fatal(err)
+			}
+		}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -280,7 +284,7 @@ func TestTerminalIsRestored(t *testing.T) {
 			awaitLine(t, bufio.NewReader(mine), "up")
 			go io.Copy(io.Discard, mine)
 			if test.end != nil {
-				test.end(t, c)
+				test.end(t, c, mine)
 			}
 			c.Wait()
 			after, err := term.GetState(int(theirs.Fd()))
