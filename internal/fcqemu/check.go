@@ -18,7 +18,7 @@ const maxCmdline = 2048
 // Check refuses what QEMU does not do as Firecracker does.
 func (m *Machine) Check(cfg fcserver.Config) error {
 	for _, check := range []func(fcserver.Config) error{
-		checkMachine, checkDrives, checkNetworks, checkDevices, checkCmdline,
+		checkMachine, checkDrives, checkNetworks, checkDevices,
 	} {
 		if err := check(cfg); err != nil {
 			return err
@@ -91,11 +91,12 @@ func checkDevices(cfg fcserver.Config) error {
 	return nil
 }
 
-// checkCmdline leaves room for what is appended to the guest's command line
-// at boot: a kernel cuts off what is too long, without a word.
-func checkCmdline(cfg fcserver.Config) error {
-	longest := withKernelArgs(cfg.Cmdline, kernelArgs(processor{tscKHz: maxTSCKHz}))
-	if over := len(longest) + 1 - maxCmdline; over > 0 {
+// checkCmdline leaves room for what is appended to the guest's command line:
+// a kernel cuts off what is too long, without a word. Like Firecracker the
+// machine minds at its boot only.
+func checkCmdline(cmdline string, p processor) error {
+	whole := withKernelArgs(cmdline, kernelArgs(p))
+	if over := len(whole) + 1 - maxCmdline; over > 0 {
 		return refuse("boot_args", fmt.Sprintf("with what fcqemu appends the kernel's command line would be %d bytes too long", over))
 	}
 	return nil

@@ -5,9 +5,6 @@ import (
 	"strings"
 )
 
-// maxTSCKHz has as many digits as any rate.
-const maxTSCKHz = 99_999_999
-
 // processor is what runs the guest's code.
 type processor struct {
 	kvm bool

@@ -46,6 +46,9 @@ func (m *Machine) Boot(ctx context.Context, cfg fcserver.Config, env fcserver.En
 	if err != nil {
 		return err
 	}
+	if err := checkCmdline(cfg.Cmdline, p); err != nil {
+		return err
+	}
 	cfg.Networks = withAddresses(cfg.Networks)
 	q, err := launch{program: path, processor: p, spawn: m.spawn, cfg: cfg, env: env}.start(ctx)
 	if err != nil {
