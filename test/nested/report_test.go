@@ -1,0 +1,127 @@
+//go:build nested
+
+package nested
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+)
+
+// report makes subtests of what a test program prints with
+// -test.v=test2json.
+type report struct {
+	t      *testing.T
+	passed int
+
+	output map[string]*bytes.Buffer
+	failed map[string]bool // tests that have a subtest that failed
+	parent map[string]bool // tests that have subtests
+}
+
+func newReport(t *testing.T) *report {
+	return &report{t: t, output: map[string]*bytes.Buffer{}, failed: map[string]bool{}, parent: map[string]bool{}}
+}
+
+// event is what go tool test2json prints for each thing that happens.
+type event struct {
+	Action  string
+	Test    string
+	Elapsed float64 // seconds
+	Output  string
+}
+
+// of reports the output that run produces, as it comes, until run is over.
+func (r *report) of(run func(out io.Writer)) {
+	cmd := exec.Command("go", "tool", "test2json")
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		r.t.Fatalf("cannot run go tool test2json: %v", err)
+	}
+	go func() {
+		defer in.Close()
+		run(in)
+	}()
+	for decoder := json.NewDecoder(out); ; {
+		var e event
+		if err := decoder.Decode(&e); err != nil {
+			break
+		}
+		r.take(e)
+	}
+	if err := cmd.Wait(); err != nil {
+		r.t.Errorf("go tool test2json: %v", err)
+	}
+}
+
+func (r *report) take(e event) {
+	switch e.Action {
+	case "output":
+		if e.Test == "" {
+			r.t.Log(strings.TrimRight(e.Output, "\n"))
+			return
+		}
+		r.said(e.Test).WriteString(e.Output)
+	case "run":
+		if above, _, nested := cutLast(e.Test); nested {
+			r.parent[above] = true
+		}
+	case "pass", "fail", "skip":
+		if e.Test != "" {
+			r.ended(e)
+		}
+	}
+}
+
+func (r *report) said(test string) *bytes.Buffer {
+	if r.output[test] == nil {
+		r.output[test] = &bytes.Buffer{}
+	}
+	return r.output[test]
+}
+
+// ended makes the subtest. A test that has subtests itself only counts when
+// it has failed and none of them has.
+func (r *report) ended(e event) {
+	above, _, nested := cutLast(e.Test)
+	if nested && e.Action == "fail" {
+		r.failed[above] = true
+	}
+	if r.parent[e.Test] && (e.Action == "pass" || r.failed[e.Test]) {
+		return
+	}
+	r.t.Run(e.Test, func(t *testing.T) {
+		took := time.Duration(e.Elapsed * float64(time.Second))
+		switch e.Action {
+		case "pass":
+			r.passed++
+			t.Logf("took %v there", took)
+		case "skip":
+			t.Errorf("it was skipped there, after %v\n%s", took, r.said(e.Test))
+		default:
+			t.Errorf("it failed there, after %v\n%s", took, r.said(e.Test))
+		}
+	})
+	delete(r.output, e.Test)
+}
+
+func cutLast(test string) (above, name string, nested bool) {
+	i := strings.LastIndex(test, "/")
+	if i < 0 {
+		return "", test, false
+	}
+	return test[:i], test[i+1:], true
+}
