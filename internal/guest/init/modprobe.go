@@ -24,7 +24,11 @@ func serveModuleRequests() error {
 	if err := copyProgram("/proc/self/exe", modprobePath); err != nil {
 		return err
 	}
-	for _, node := range parseDevnames(string(devnames)) {
+	nodes := parseDevnames(string(devnames))
+	if kvmModule() != "" {
+		nodes = append(nodes, kvmNode)
+	}
+	for _, node := range nodes {
 		if err := node.make(); err != nil {
 			return err
 		}
@@ -110,8 +114,8 @@ func newModuleIndex(dir string) moduleIndex {
 // load loads what name stands for, a module or an alias, after those it needs.
 func (x moduleIndex) load(name string) error {
 	modules := x.resolve(name)
-	if name == "kvm" || contains(modules, "kvm") {
-		modules = append(modules, kvmModule())
+	if name == kvmRequest {
+		modules = []string{kvmModule()}
 	}
 	for _, module := range modules {
 		for _, path := range dependencies(x.deps, module) {
@@ -148,6 +152,13 @@ func contains(list []string, name string) bool {
 	}
 	return false
 }
+
+// kvmNode is not in modules.devname: on x86 the device belongs to no one
+// module, and udev loads the right one by the processor's alias.
+var kvmNode = deviceNode{"/dev/kvm", unix.S_IFCHR, 10, 232}
+
+// kvmRequest is what the kernel asks for when that node is opened.
+const kvmRequest = "char-major-10-232"
 
 // kvmModule names the module behind /dev/kvm on this processor, which the
 // device's own alias does not.
