@@ -3,6 +3,8 @@ package network
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/banger-vm/banger/internal/network/firewall"
@@ -34,7 +36,7 @@ func (n *Network) startKeeper() error {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	k := &keeper{rules: rules, resolver: resolver, cancel: cancel, wake: make(chan struct{}, 1)}
-	k.wg.Go(func() { n.keep(ctx, k) })
+	n.background(&k.wg, func() { n.keep(ctx, k) })
 	n.keeper = k
 	return nil
 }
@@ -162,13 +164,13 @@ func (n *Network) tidyOne() (more bool, err error) {
 		return false, err
 	}
 	ready := n.readySlots()
-	for name, l := range links {
-		if n.isLeftover(l, ready) {
+	for _, name := range slices.Sorted(maps.Keys(links)) {
+		if n.isLeftover(links[name], ready) {
 			delete(n.used, name)
 			return true, n.host.removeLink(name)
 		}
 	}
-	for slot := range ready {
+	for _, slot := range ready {
 		if _, there := links[n.cfg.tap(slot)]; !there && n.up {
 			return true, n.host.makeTap(n.cfg, slot)
 		}
@@ -179,7 +181,7 @@ func (n *Network) tidyOne() (more bool, err error) {
 // isLeftover says whether the link is a tap that no VM has and that is not one
 // to keep ready. One that a program has open and no VM of ours had is a VMM
 // that is being ended: it gets no packet through, and goes when it is let go.
-func (n *Network) isLeftover(l link, ready map[int]bool) bool {
+func (n *Network) isLeftover(l link, ready []int) bool {
 	slot, isTap := n.cfg.slotOf(l.name)
 	if _, attached := n.attached[l.name]; !isTap || attached {
 		return false
@@ -187,15 +189,15 @@ func (n *Network) isLeftover(l link, ready map[int]bool) bool {
 	if n.used[l.name] {
 		return true
 	}
-	return !l.held && (!ready[slot] || l.owner != n.cfg.UIDBase+slot)
+	return !l.held && (!slices.Contains(ready, slot) || l.owner != n.cfg.UIDBase+slot)
 }
 
 // readySlots are the lowest that no VM has, for these are given next.
-func (n *Network) readySlots() map[int]bool {
-	ready := map[int]bool{}
+func (n *Network) readySlots() []int {
+	var ready []int
 	for slot := 0; slot < n.cfg.slots() && len(ready) < n.cfg.Ready; slot++ {
 		if _, attached := n.attached[n.cfg.tap(slot)]; !attached {
-			ready[slot] = true
+			ready = append(ready, slot)
 		}
 	}
 	return ready

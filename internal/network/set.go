@@ -20,6 +20,8 @@ type Network struct {
 	cfg  Config
 	log  *slog.Logger
 	host host
+	// background runs the keeper; a test of each step has it run by hand.
+	background func(*sync.WaitGroup, func())
 
 	mu       sync.Mutex
 	closed   bool
@@ -37,7 +39,10 @@ type Network struct {
 func New(cfg Config, log *slog.Logger) *Network { return newOn(newLinux(log), cfg, log) }
 
 func newOn(h host, cfg Config, log *slog.Logger) *Network {
-	return &Network{cfg: cfg, log: log, host: h, attached: map[string]Lease{}, used: map[string]bool{}}
+	return &Network{
+		cfg: cfg, log: log, host: h, background: (*sync.WaitGroup).Go,
+		attached: map[string]Lease{}, used: map[string]bool{},
+	}
 }
 
 var errClosed = errors.New("the network is closed")
