@@ -140,7 +140,13 @@ func exchange(ctx context.Context, query *dns.Msg, server netip.AddrPort, by tra
 		opt.SetUDPSize(safeSize)
 	}
 	client := &dns.Client{Net: string(by), Timeout: serverTime}
-	reply, _, err := client.ExchangeContext(ctx, m, server.String())
+	conn, err := client.DialContext(ctx, server.String())
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })() // the library waits for a deadline only
+	reply, _, err := client.ExchangeWithConnContext(ctx, m, conn)
 	if err != nil {
 		return nil, err
 	}
