@@ -38,7 +38,6 @@ type Agent struct {
 	init    proto.InitKind
 	events  *history
 	groups  *cgroups
-	prepare sync.Once
 
 	configuring sync.Mutex // one configure call at a time
 
@@ -57,7 +56,7 @@ type identity struct {
 // New returns an Agent that has not been configured yet.
 func New(o Options) *Agent {
 	a := &Agent{root: o.Root, version: o.Version, kernel: o.Kernel, groups: &cgroups{dir: o.Cgroups}}
-	a.init = detectInit(a.root)
+	a.init = readInit(a.path(initFile))
 	a.events = newHistory(a.hello())
 	return a
 }

@@ -143,7 +143,7 @@ func Main(args []string, version string) int {
 	case len(args) == 1 && args[0] == "version":
 		fmt.Println(version)
 	default:
-		err = fmt.Errorf("usage: %s [notify default-ready|system-ready|poweroff|reboot|halt]", filepath.Base(os.Args[0]))
+		err = fmt.Errorf("usage: %s [notify default|system|poweroff|reboot|halt]", filepath.Base(os.Args[0]))
 	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "banger-vsock-agent: %v\n", err)

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,46 +13,22 @@ import (
 	"github.com/banger-vm/banger/internal/guest/proto"
 )
 
-// detectInit looks which init the image in root brings. It goes by the image,
-// not by process 1: that is still banger-init when the agent starts.
-func detectInit(root string) proto.InitKind {
-	target, err := resolve(root, "/sbin/init")
+// initFile is where banger-init, which starts the agent just before it hands
+// over, says to what.
+const initFile = "/run/banger/init"
+
+// readInit reads which init the image brings. One that is not named is treated
+// like any that banger knows nothing about.
+func readInit(path string) proto.InitKind {
+	word, err := os.ReadFile(path)
 	if err != nil {
-		return proto.InitNone
+		return proto.InitOther
 	}
-	switch name := filepath.Base(target); {
-	case name == "systemd":
-		return proto.InitSystemd
-	case name == "openrc-init":
-		return proto.InitOpenRC
-	case isProgram(filepath.Join(root, "/sbin/openrc")):
-		return proto.InitOpenRC // which busybox or sysvinit starts
-	case strings.HasPrefix(name, "busybox"):
-		return proto.InitBusybox
+	switch kind := proto.InitKind(strings.TrimSpace(string(word))); kind {
+	case proto.InitSystemd, proto.InitOpenRC, proto.InitBusybox, proto.InitNone:
+		return kind
 	}
 	return proto.InitOther
-}
-
-// maxLinks is as many as the kernel follows.
-const maxLinks = 40
-
-// resolve follows the symbolic links of name's last element, as someone who is
-// chrooted to root would, and returns the name of a program there.
-func resolve(root, name string) (string, error) {
-	for range maxLinks {
-		target, err := os.Readlink(filepath.Join(root, name))
-		if err != nil {
-			break
-		}
-		if !filepath.IsAbs(target) {
-			target = filepath.Join(filepath.Dir(name), target)
-		}
-		name = filepath.Clean(target)
-	}
-	if !isProgram(filepath.Join(root, name)) {
-		return "", fmt.Errorf("cannot find %s: %w", name, fs.ErrNotExist)
-	}
-	return name, nil
 }
 
 // signals are what an init takes as orders.
@@ -76,13 +51,13 @@ var (
 	}
 )
 
-// signalsOf returns the orders that a process 1 of this name takes, nil for one
-// that takes none.
-func signalsOf(process1 string) signals {
-	switch process1 {
-	case "systemd":
+// signalsOf returns the orders that this kind of init takes, nil for one that
+// takes none.
+func signalsOf(init proto.InitKind) signals {
+	switch init {
+	case proto.InitSystemd:
 		return systemdSignals
-	case "banger-init", "busybox":
+	case proto.InitNone, proto.InitBusybox:
 		return busyboxSignals
 	}
 	return nil
@@ -94,11 +69,7 @@ const shutdownTimeout = 10 * time.Second
 
 // shutDown asks process 1 to go down for the reason r.
 func (a *Agent) shutDown(r proto.Reason) error {
-	name, err := a.kernel.Process1()
-	if err != nil {
-		return err
-	}
-	if orders := signalsOf(name); orders != nil {
+	if orders := signalsOf(a.init); orders != nil {
 		return a.kernel.SignalProcess1(orders[r], shutdownTimeout)
 	}
 	return runShutdownProgram(a.path("/sbin"), r)

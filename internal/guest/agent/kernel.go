@@ -2,12 +2,10 @@ package agent
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -27,11 +25,6 @@ type Kernel interface {
 	SetInterface(name string, addresses []netip.Prefix, routes []proto.Route) error
 	SetClock(t time.Time) error
 	AddEntropy(seed []byte) error
-	// PrepareCommands mounts what commands need and the image has not mounted
-	// yet: /dev/pts and the cgroup tree.
-	PrepareCommands() error
-	// Process1 is the name of the program that is process 1.
-	Process1() (string, error)
 	// SignalProcess1 sends process 1 a signal as soon as it would take it.
 	SignalProcess1(s unix.Signal, limit time.Duration) error
 }
@@ -204,64 +197,6 @@ func ioctl(f *os.File, request, arg uintptr) error {
 		return errno
 	}
 	return nil
-}
-
-// PrepareCommands implements Kernel.
-func (Linux) PrepareCommands() error {
-	return errors.Join(mountPTS(), mountCgroups())
-}
-
-func mountPTS() error {
-	if _, err := os.Stat("/dev/pts/ptmx"); err == nil {
-		return nil
-	}
-	if err := os.MkdirAll("/dev/pts", 0o755); err != nil {
-		return fmt.Errorf("cannot make /dev/pts: %w", err)
-	}
-	err := unix.Mount("devpts", "/dev/pts", "devpts", unix.MS_NOSUID|unix.MS_NOEXEC, "mode=0620,ptmxmode=0666,gid=5")
-	if err != nil {
-		return fmt.Errorf("cannot mount /dev/pts: %w", err)
-	}
-	return nil
-}
-
-// mountCgroups mounts the cgroup tree as systemd would, which takes it over as
-// it is. An image that has begun to mount version 1 trees keeps those.
-func mountCgroups() error {
-	var s unix.Statfs_t
-	if err := unix.Statfs("/sys/fs/cgroup", &s); err != nil {
-		return fmt.Errorf("cannot look at /sys/fs/cgroup: %w", err)
-	}
-	if s.Type != unix.SYSFS_MAGIC {
-		return nil
-	}
-	flags := uintptr(unix.MS_NOSUID | unix.MS_NOEXEC | unix.MS_NODEV)
-	if err := unix.Mount("cgroup2", "/sys/fs/cgroup", "cgroup2", flags, "nsdelegate,memory_recursiveprot"); err != nil {
-		return fmt.Errorf("cannot mount /sys/fs/cgroup: %w", err)
-	}
-	return nil
-}
-
-// Process1 implements Kernel. The program is asked rather than the image: which
-// of the two is process 1 now is what matters.
-func (Linux) Process1() (string, error) {
-	exe, err := os.Readlink("/proc/1/exe")
-	if err != nil {
-		return "", fmt.Errorf("cannot look at process 1: %w", err)
-	}
-	comm, err := os.ReadFile("/proc/1/comm")
-	if err != nil {
-		return "", fmt.Errorf("cannot look at process 1: %w", err)
-	}
-	// banger-init's own file is on the initramfs as /init and may be gone.
-	if name := strings.TrimSpace(string(comm)); name == "banger-init" {
-		return name, nil
-	}
-	name := filepath.Base(strings.TrimSuffix(exe, " (deleted)"))
-	if exe == "/init" || strings.HasPrefix(exe, "/init ") {
-		return "banger-init", nil
-	}
-	return name, nil
 }
 
 // SignalProcess1 implements Kernel. The kernel throws signals away that process

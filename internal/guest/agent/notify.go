@@ -25,7 +25,9 @@ const notifyTimeout = 5 * time.Second
 
 // words are what an image's init can tell the agent.
 var words = map[string]proto.Event{
+	"default":       {Kind: proto.EventReady, Stage: proto.StageDefault},
 	"default-ready": {Kind: proto.EventReady, Stage: proto.StageDefault},
+	"system":        {Kind: proto.EventReady, Stage: proto.StageSystem},
 	"system-ready":  {Kind: proto.EventReady, Stage: proto.StageSystem},
 	"poweroff":      {Kind: proto.EventGoodbye, Reason: proto.ReasonPoweroff},
 	"reboot":        {Kind: proto.EventGoodbye, Reason: proto.ReasonReboot},

@@ -54,10 +54,6 @@ type process struct {
 // start starts a command. Its error is an *proto.ExecError if the guest has no
 // such program or can't run it.
 func (a *Agent) start(o order) (*process, error) {
-	a.prepare.Do(func() {
-		// A command that needs no terminal and no group runs without them.
-		_ = a.kernel.PrepareCommands()
-	})
 	path, err := findProgram(o)
 	if err != nil {
 		return nil, err

@@ -124,23 +124,24 @@ type Route struct {
 
 // Config gives a guest its identity and its surroundings. The same call again
 // changes nothing; a different one replaces what an earlier one set. A field
-// that is empty leaves that part of the guest alone.
+// that is empty leaves that part of the guest alone; AuthorizedKeys, Env and
+// CACerts that are empty, but not nil, take away what an earlier call gave.
 type Config struct {
 	Hostname  string         `json:"hostname,omitempty"` // a DNS label
 	Addresses []netip.Prefix `json:"addresses,omitempty"`
 	Routes    []Route        `json:"routes,omitempty"`
 	DNS       []netip.Addr   `json:"dns,omitempty"`
 	// AuthorizedKeys may log in as root: lines of an authorized_keys file.
-	AuthorizedKeys []string `json:"authorized_keys,omitempty"`
+	AuthorizedKeys []string `json:"authorized_keys,omitzero"`
 	// HostKey is the machine's ed25519 host key as an OpenSSH or PKCS#8 PEM block.
 	HostKey string    `json:"host_key,omitempty"`
 	Time    time.Time `json:"time,omitzero"`
 	Entropy []byte    `json:"entropy,omitempty"` // 32 to 512 bytes for the kernel's generator
 	// Env reaches every command, login shell and service of the guest.
-	Env     map[string]string `json:"env,omitempty"`
-	CACerts []string          `json:"ca_certs,omitempty"` // PEM certificates to trust
-	// MachineID is 32 lower-case hex digits. Under systemd it only replaces an
-	// id that is there already: an empty one is filled by systemd itself.
+	Env     map[string]string `json:"env,omitzero"`
+	CACerts []string          `json:"ca_certs,omitzero"` // PEM certificates to trust
+	// MachineID is 32 lower-case hex digits. A systemd that is starting keeps
+	// or makes its own; a resumed guest takes this one.
 	MachineID string `json:"machine_id,omitempty"`
 }
 
