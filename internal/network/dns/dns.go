@@ -71,6 +71,7 @@ func Listen(cfg Config, log *slog.Logger) (*Forwarder, error) {
 		pc.Close()
 		return nil, fmt.Errorf("cannot serve names on TCP %v: %w", cfg.Listen, err)
 	}
+	makeRoom(pc.(*net.UDPConn))
 	f := &Forwarder{cfg: cfg, log: log, udp: pc.(*net.UDPConn), tcp: tcp, ctx: ctx, cancel: cancel}
 	f.wg.Go(f.serveUDP)
 	f.wg.Go(f.serveTCP)
@@ -85,6 +86,23 @@ func beside(_, _ string, c syscall.RawConn) error {
 		failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
 	})
 	return errors.Join(err, failed)
+}
+
+// room is what the UDP socket holds, in bytes, so that a guest's flood has to be
+// a large one before it costs another guest a query.
+const room = 4 << 20
+
+// makeRoom goes past the host's limit where the process may, else up to it.
+func makeRoom(c *net.UDPConn) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return
+	}
+	raw.Control(func(fd uintptr) {
+		if unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, room) != nil {
+			unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, room)
+		}
+	})
 }
 
 func portOf(pc net.PacketConn) uint16 { return pc.LocalAddr().(*net.UDPAddr).AddrPort().Port() }
