@@ -52,7 +52,7 @@ func handshake(ctx context.Context, conn net.Conn, port uint32) error {
 
 func connect(conn io.ReadWriter, port uint32) error {
 	if _, err := fmt.Fprintf(conn, "CONNECT %d\n", port); err != nil {
-		return err
+		return noListener(nil, err)
 	}
 	line, err := readLine(conn)
 	if err != nil {

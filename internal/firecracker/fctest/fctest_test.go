@@ -33,3 +33,7 @@ func withPrograms(m *testing.M) int {
 func TestMemory(t *testing.T) {
 	fctest.Run(t, fctest.Target{Bin: fcmem, Memory: true})
 }
+
+func TestMemoryGuest(t *testing.T) {
+	fctest.RunGuest(t, fctest.Target{Bin: fcmem, Memory: true})
+}

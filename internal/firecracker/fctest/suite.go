@@ -58,6 +58,8 @@ type vmm struct {
 	http    *http.Client
 	console *console
 	version firecracker.Version
+	// patience bounds what waits for the guest.
+	patience time.Duration
 }
 
 // start starts the target in a directory of its own with some files to name:

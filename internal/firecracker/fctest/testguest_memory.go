@@ -1,7 +1,6 @@
 package fctest
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -39,9 +38,6 @@ func (p platform) Networks() ([]string, error) {
 	return macs, nil
 }
 
-// headSize is how much of a disk the guest looks at.
-const headSize = 64
-
 func (p platform) Disks() ([]script.Disk, error) {
 	var disks []script.Disk
 	for i := range p.Config.Drives {
@@ -50,13 +46,12 @@ func (p platform) Disks() ([]script.Disk, error) {
 		if err != nil {
 			return nil, err
 		}
-		head := make([]byte, headSize)
-		if _, err := d.File.ReadAt(head, 0); err != nil && err != io.EOF {
+		head, err := script.Head(d.File)
+		if err != nil {
 			return nil, err
 		}
-		head, _, _ = bytes.Cut(head, []byte{0})
 		disks = append(disks, script.Disk{
-			Name: fmt.Sprintf("vd%c", 'a'+i), Sectors: info.Size() / 512, ReadOnly: d.ReadOnly, Head: string(head),
+			Name: fmt.Sprintf("vd%c", 'a'+i), Sectors: info.Size() / 512, ReadOnly: d.ReadOnly, Head: head,
 		})
 	}
 	return disks, nil

@@ -5,6 +5,7 @@ package script
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -37,6 +38,19 @@ type Disk struct {
 	ReadOnly bool
 	// Head is the first bytes of the disk, up to its first NUL.
 	Head string
+}
+
+// headSize is how much of a disk is looked at.
+const headSize = 64
+
+// Head reads Disk.Head.
+func Head(disk io.ReaderAt) (string, error) {
+	head := make([]byte, headSize)
+	if _, err := disk.ReadAt(head, 0); err != nil && err != io.EOF {
+		return "", err
+	}
+	head, _, _ = bytes.Cut(head, []byte{0})
+	return string(head), nil
 }
 
 // Platform is what a guest's machine gives the script.
