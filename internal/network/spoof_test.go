@@ -9,9 +9,11 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/miekg/dns"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -34,9 +36,14 @@ func etherFrame(to, from net.HardwareAddr, kind uint16, payload []byte) []byte {
 	return append(f, payload...)
 }
 
-// ipv4Packet is UDP to the discard port, with a header that holds.
-func ipv4Packet(from, to netip.Addr) []byte {
-	udp := []byte{0x10, 0, 0, 9, 0, 8, 0, 0}
+// ipv4Packet is UDP to the discard port.
+func ipv4Packet(from, to netip.Addr) []byte { return udpPacket(from, to, 9, nil) }
+
+// udpPacket has an IPv4 header that holds, and a UDP header without a checksum.
+func udpPacket(from, to netip.Addr, port uint16, payload []byte) []byte {
+	udp := binary.BigEndian.AppendUint16([]byte{0x10, 0}, port)
+	udp = binary.BigEndian.AppendUint16(udp, uint16(8+len(payload)))
+	udp = append(append(udp, 0, 0), payload...)
 	h := make([]byte, 20)
 	h[0], h[8], h[9] = 0x45, 64, unix.IPPROTO_UDP
 	binary.BigEndian.PutUint16(h[2:], uint16(len(h)+len(udp)))
@@ -251,6 +258,43 @@ func (l *lab) learned(g *guest) int {
 	entries, err := netlink.NeighList(linkNamed(l.t, g.Tap).Attrs().Index, unix.AF_BRIDGE)
 	must(l.t, err)
 	return len(entries)
+}
+
+// TestAGuestThatFloodsTheResolver asks without end, as fast as its tap takes it,
+// while another guest asks as resolvers do.
+func TestAGuestThatFloodsTheResolver(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	l := newLab(t)
+	guests := l.guests(l.network(), 2)
+	bad, good := guests[0], guests[1]
+	packed, err := new(dns.Msg).SetQuestion("flood.example.", dns.TypeA).Pack()
+	must(t, err)
+	query := etherFrame(macOf(bad.Gateway), macOf(bad.Addr.Addr()), typeIPv4, udpPacket(bad.Addr.Addr(), bad.Gateway, 53, packed))
+	done := make(chan struct{})
+	var flood sync.WaitGroup
+	flood.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			default:
+				bad.send(query)
+			}
+		}
+	})
+	lost := 0
+	for range 50 {
+		if good.lookUp("udp", time.Second) != nil {
+			lost++
+		}
+	}
+	close(done)
+	flood.Wait()
+	if lost > 5 {
+		t.Errorf("of another guest's 50 queries %d were lost", lost)
+	}
 }
 
 func TestGuestsCannotCallAll(t *testing.T) {
