@@ -292,3 +292,18 @@ func TestCheckKernelWantsAnELFFile(t *testing.T) {
 		t.Error("text was accepted")
 	}
 }
+
+func TestWithoutSignature(t *testing.T) {
+	signature := append([]byte("signature"), make([]byte, 8)...)
+	signature = binary.BigEndian.AppendUint32(signature, uint32(len("signature")))
+	signed := append(append([]byte("module"), signature...), signatureMagic...)
+	if got := withoutSignature(signed); string(got) != "module" {
+		t.Errorf("left is %q", got)
+	}
+	tooLong := append(make([]byte, 8), 0xff, 0xff, 0xff, 0xff)
+	for _, whole := range []string{"", "module", signatureMagic, string(tooLong) + signatureMagic} {
+		if got := withoutSignature([]byte(whole)); string(got) != whole {
+			t.Errorf("%q became %q", whole, got)
+		}
+	}
+}

@@ -3,6 +3,7 @@ package kernel
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -99,6 +100,7 @@ func unpackModule(from, to, path string) (*depmod.Module, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot unpack kernel module %s: %w", path, err)
 	}
+	data = withoutSignature(data)
 	name := path[:strings.LastIndex(path, ".ko")+len(".ko")]
 	if err := writeFile(filepath.Join(to, name), data); err != nil {
 		return nil, fmt.Errorf("cannot unpack kernel module %s: %w", path, err)
@@ -134,6 +136,30 @@ func moduleReader(path string, data []byte) (io.Reader, error) {
 		return gzip.NewReader(packed)
 	}
 	return nil, errors.New("it is packed in an unknown way")
+}
+
+// The end of a signed module (linux/module_signature.h): the signature, a
+// struct whose last field is the signature's length, big-endian, and a magic.
+const (
+	signatureMagic  = "~Module signature appended~\n"
+	signatureStruct = 12
+)
+
+// withoutSignature takes off a module's signature. The package's own was
+// checked; in a guest without hardware virtualization the kernel would need
+// longer to check that of each module again (70 million instructions) than for
+// all the rest of loading it. Guests' kernels don't demand signatures.
+func withoutSignature(module []byte) []byte {
+	rest, signed := bytes.CutSuffix(module, []byte(signatureMagic))
+	if !signed || len(rest) < signatureStruct {
+		return module
+	}
+	length := int64(binary.BigEndian.Uint32(rest[len(rest)-4:]))
+	end := int64(len(rest)) - signatureStruct - length
+	if end < 0 {
+		return module
+	}
+	return module[:end]
 }
 
 // indexModules writes what depmod would.
