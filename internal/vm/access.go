@@ -86,7 +86,10 @@ func (m *Manager) Logs(ctx context.Context, nameOrID string, follow bool, emit f
 				guest = nil
 				continue
 			}
-		case line = <-more:
+		case line, ok = <-more:
+			if !ok {
+				return nil // the VM is deleted
+			}
 		case <-ctx.Done():
 			return nil
 		}

@@ -84,13 +84,18 @@ func (j *journal) rotate() {
 }
 
 // read gives what both files hold, and with it a channel of the lines that
-// come afterwards, until stop is called.
+// come afterwards, until stop is called or the log is closed, which closes the
+// channel.
 func (j *journal) read() (past []api.LogLine, more <-chan api.LogLine, stop func()) {
 	follower := make(chan api.LogLine, 1024)
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	past = append(readLines(j.path+".1"), readLines(j.path)...)
-	j.followers[follower] = struct{}{}
+	if j.file == nil {
+		close(follower)
+	} else {
+		j.followers[follower] = struct{}{}
+	}
 	return past, follower, func() {
 		j.mu.Lock()
 		defer j.mu.Unlock()
@@ -117,6 +122,10 @@ func (j *journal) close() {
 	if j.file != nil {
 		j.file.Close()
 		j.file = nil
+	}
+	for f := range j.followers {
+		delete(j.followers, f)
+		close(f)
 	}
 }
 

@@ -72,6 +72,15 @@ func run(t *testing.T, dir string) {
 			"samehash":   sameFile,
 			"background": background,
 			"killbg":     killBackground,
+			"awaitgone":  awaitGone,
+			"deaf":       deaf,
+			"other":      otherVersion,
+			"execdies":   execDies,
+			"unseenend":  unseenEnd,
+			"peak":       peak,
+			"hostca":     hostCA,
+			"atonce":     atOnce,
+			"interrupt":  interruptAt,
 		},
 	})
 }
@@ -168,9 +177,7 @@ func asExit(err error, target **exec.ExitError) bool {
 
 // ask gives what banger prints as JSON.
 func ask(ts *testscript.TestScript, answer any, args ...string) {
-	cmd := exec.Command(filepath.Join(buildDir, "bin", "banger"), append(args, "--json")...)
-	cmd.Env = environ(ts)
-	out, err := cmd.Output()
+	out, err := command(ts, append(append([]string{"banger"}, args...), "--json")).Output()
 	if err != nil {
 		ts.Fatalf("banger %s: %v\n%s", strings.Join(args, " "), err, stderrOf(err))
 	}
@@ -230,15 +237,14 @@ func awaitLog(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(err)
 		patterns = append(patterns, pattern)
 	}
-	cmd := exec.Command(filepath.Join(buildDir, "bin", "banger"), "vm", "logs", "-f", args[0])
-	cmd.Env = environ(ts)
+	cmd := command(ts, []string{"banger", "vm", "logs", "-f", args[0]})
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.StdoutPipe()
 	ts.Check(err)
 	ts.Check(cmd.Start())
 	defer func() { cmd.Process.Kill(); cmd.Wait() }()
-	limit := time.AfterFunc(3*time.Minute, func() { cmd.Process.Kill() })
+	limit := time.AfterFunc(patience, func() { cmd.Process.Kill() })
 	defer limit.Stop()
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
@@ -292,34 +298,6 @@ func sameFile(ts *testscript.TestScript, neg bool, args []string) {
 	if (err == nil) == neg {
 		ts.Fatalf("cmp %s %s: %s", args[0], args[1], out)
 	}
-}
-
-// background NAME PROGRAM ARGS… starts a program that killbg NAME ends.
-func background(ts *testscript.TestScript, neg bool, args []string) {
-	cmd := exec.Command(args[1], args[2:]...)
-	cmd.Path = lookPath(ts, args[1])
-	cmd.Env = environ(ts)
-	ts.Check(cmd.Start())
-	ts.Setenv("BACKGROUND_"+args[0], strconv.Itoa(cmd.Process.Pid))
-	done := make(chan struct{})
-	go func() { cmd.Wait(); close(done) }()
-	ts.Defer(func() { cmd.Process.Kill(); <-done })
-}
-
-func lookPath(ts *testscript.TestScript, name string) string {
-	if name == "banger" {
-		return filepath.Join(buildDir, "bin", "banger")
-	}
-	path, err := exec.LookPath(name)
-	ts.Check(err)
-	return path
-}
-
-// killBackground NAME ends a background program as kill -9 does.
-func killBackground(ts *testscript.TestScript, neg bool, args []string) {
-	pid, err := strconv.Atoi(ts.Getenv("BACKGROUND_" + args[0]))
-	ts.Check(err)
-	killAndWait(ts, pid)
 }
 
 func or(value, otherwise string) string {
