@@ -1,0 +1,144 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"sort"
+	"strings"
+)
+
+// tally is how tests went. Only the innermost tests count: one that holds
+// others fails by itself only when none of them did.
+type tally struct {
+	passed   int
+	failures []string
+}
+
+func (t *tally) fail(what string) { t.failures = append(t.failures, what) }
+
+func (t *tally) add(other tally) {
+	t.passed += other.passed
+	t.failures = append(t.failures, other.failures...)
+}
+
+// event is a line of `go test -json`, see `go doc test2json`.
+type event struct {
+	Action     string
+	Package    string
+	ImportPath string // of build output
+	Test       string
+	Output     string
+	Elapsed    float64
+}
+
+// reader turns events into a tally and shows what a person wants to see.
+type reader struct {
+	show    io.Writer
+	loud    bool
+	results map[string]event    // by package and test: the event that ended it
+	output  map[string][]string // by package and test, until it has passed
+}
+
+func newReader(show io.Writer, loud bool) *reader {
+	return &reader{show: show, loud: loud, results: map[string]event{}, output: map[string][]string{}}
+}
+
+// read takes the events of one `go test -json`.
+func (r *reader) read(events io.Reader) error {
+	for decoder := json.NewDecoder(events); ; {
+		var e event
+		err := decoder.Decode(&e)
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("cannot read the output of go test: %w", err)
+		}
+		r.take(e)
+	}
+}
+
+func (r *reader) take(e event) {
+	key := e.Package + " " + e.Test
+	switch e.Action {
+	case "output":
+		r.output[key] = append(r.output[key], e.Output)
+	case "build-output":
+		fmt.Fprint(r.show, e.Output)
+	case "pass":
+		r.results[key] = e
+		r.sayPassed(e)
+		delete(r.output, key)
+	case "fail", "skip":
+		r.results[key] = e
+		if e.Action == "fail" || e.Test != "" {
+			fmt.Fprint(r.show, strings.Join(r.output[key], ""))
+		}
+		delete(r.output, key)
+	}
+}
+
+// sayPassed names a test of a loud suite, and what it said when that is all
+// that it was for.
+func (r *reader) sayPassed(e event) {
+	if !r.loud || e.Test == "" {
+		return
+	}
+	fmt.Fprintf(r.show, "ok    %s (%.1fs)\n", e.Test, e.Elapsed)
+	if strings.HasSuffix(e.Test, "/version") {
+		for _, line := range r.output[e.Package+" "+e.Test] {
+			if !strings.HasPrefix(strings.TrimSpace(line), "---") && !strings.HasPrefix(line, "===") {
+				fmt.Fprint(r.show, line)
+			}
+		}
+	}
+}
+
+// tally counts the innermost tests, and packages that failed without one.
+func (r *reader) tally() tally {
+	var t tally
+	for _, key := range r.keys() {
+		e := r.results[key]
+		switch {
+		case e.Test == "" && e.Action == "fail" && !r.failedWithin(e.Package+" "):
+			t.fail(e.Package)
+		case e.Test == "" || r.holdsOthers(key) && (e.Action != "fail" || r.failedWithin(key+"/")):
+		case e.Action == "pass":
+			t.passed++
+		case e.Action == "skip":
+			t.fail(e.Package + " " + e.Test + " (skipped)")
+		default:
+			t.fail(e.Package + " " + e.Test)
+		}
+	}
+	return t
+}
+
+func (r *reader) keys() []string {
+	keys := make([]string, 0, len(r.results))
+	for key := range r.results {
+		keys = append(keys, key)
+	}
+	sort.Strings(keys)
+	return keys
+}
+
+func (r *reader) holdsOthers(key string) bool {
+	for other := range r.results {
+		if strings.HasPrefix(other, key+"/") {
+			return true
+		}
+	}
+	return false
+}
+
+// failedWithin tells whether a test failed or was skipped whose key begins so.
+func (r *reader) failedWithin(prefix string) bool {
+	for key, e := range r.results {
+		if strings.HasPrefix(key, prefix) && e.Test != "" && (e.Action == "fail" || e.Action == "skip") {
+			return true
+		}
+	}
+	return false
+}
