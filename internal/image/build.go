@@ -43,7 +43,7 @@ func (s *Store) Ensure(ctx context.Context, name string, report progress.Func) (
 	if err != nil || image.Local {
 		return image, err
 	}
-	entry, _ := catalog.Find(name)
+	entry, _ := s.find(name)
 	lock, err := s.lockFile(ctx, name, report)
 	if err != nil {
 		return Image{}, err
@@ -123,6 +123,10 @@ func (b *build) checkHost() error {
 			Hint:    "run bangerd as root, for instance `sudo banger …`",
 		}
 	}
+	return b.checkSpace()
+}
+
+func (b *build) checkSpace() error {
 	var fs unix.Statfs_t
 	if err := unix.Statfs(b.store.Dir, &fs); err != nil {
 		return fmt.Errorf("cannot look for free disk space: %w", err)

@@ -50,6 +50,25 @@ type Store struct {
 	// AtStep, when not nil, is called with the name of each step of a build as
 	// it begins.
 	AtStep func(step string)
+
+	entries []catalog.Entry // replaces the embedded catalog in tests
+}
+
+// known gives what can be built.
+func (s *Store) known() []catalog.Entry {
+	if s.entries != nil {
+		return s.entries
+	}
+	return catalog.All()
+}
+
+func (s *Store) find(name string) (catalog.Entry, bool) {
+	for _, e := range s.known() {
+		if e.Name == name {
+			return e, true
+		}
+	}
+	return catalog.Entry{}, false
 }
 
 // Image is one image, local or still in the catalog only.
@@ -95,7 +114,7 @@ func (s *Store) Get(name string) (Image, error) {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return image, err
 	}
-	if entry, ok := catalog.Find(name); ok {
+	if entry, ok := s.find(name); ok {
 		return fromCatalog(entry), nil
 	}
 	return Image{}, s.notFound(name)
@@ -123,7 +142,7 @@ func (s *Store) List() ([]Image, error) {
 		}
 		all = append(all, image)
 	}
-	for _, entry := range catalog.All() {
+	for _, entry := range s.known() {
 		if !slices.Contains(names, entry.Name) {
 			all = append(all, fromCatalog(entry))
 		}

@@ -11,7 +11,6 @@ import (
 
 	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/internal/atomicfile"
-	"github.com/banger-vm/banger/internal/image/catalog"
 	"github.com/banger-vm/banger/internal/image/ext4"
 )
 
@@ -19,7 +18,7 @@ import (
 // never written to, and stays when the image is deleted. kernel may be empty.
 // Errors carry an *api.Error: bad-request or exists.
 func (s *Store) Register(ctx context.Context, name, rootfs, kernel string) (Image, error) {
-	if err := checkRegistration(name, rootfs); err != nil {
+	if err := s.checkRegistration(name, rootfs); err != nil {
 		return Image{}, err
 	}
 	unlock, err := s.lock(ctx, name, nil)
@@ -37,7 +36,7 @@ func (s *Store) Register(ctx context.Context, name, rootfs, kernel string) (Imag
 	return s.local(name)
 }
 
-func checkRegistration(name, rootfs string) error {
+func (s *Store) checkRegistration(name, rootfs string) error {
 	if !validName(name) {
 		return &api.Error{
 			Kind:    api.KindBadRequest,
@@ -45,7 +44,7 @@ func checkRegistration(name, rootfs string) error {
 			Hint:    "use lower-case letters, digits, and - or . inside; at most 63 characters",
 		}
 	}
-	if _, ok := catalog.Find(name); ok {
+	if _, ok := s.find(name); ok {
 		return taken(name, "it is an image of the catalog; choose another name")
 	}
 	bad := func(hint, format string, args ...any) error {
@@ -105,7 +104,7 @@ func (s *Store) Delete(ctx context.Context, name string) error {
 	defer unlock()
 	dir := filepath.Join(s.Dir, name)
 	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
-		if _, ok := catalog.Find(name); ok {
+		if _, ok := s.find(name); ok {
 			return &api.Error{
 				Kind:    api.KindNotFound,
 				Message: fmt.Sprintf("image %s is not on this host", name),

@@ -58,12 +58,3 @@ func All() []Entry {
 	slices.SortFunc(all, func(a, b Entry) int { return strings.Compare(a.Name, b.Name) })
 	return all
 }
-
-// Find gives the entry of a name.
-func Find(name string) (Entry, bool) {
-	i := slices.IndexFunc(entries, func(e Entry) bool { return e.Name == name })
-	if i < 0 {
-		return Entry{}, false
-	}
-	return entries[i], true
-}

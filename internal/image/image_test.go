@@ -1,0 +1,237 @@
+package image
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/image/catalog"
+	"github.com/banger-vm/banger/internal/image/ext4"
+	"github.com/banger-vm/banger/internal/progress"
+)
+
+func newStore(t *testing.T) *Store {
+	t.Helper()
+	return &Store{Dir: filepath.Join(t.TempDir(), "images"), Cache: t.TempDir()}
+}
+
+// filesystem makes a small ext4 file.
+func filesystem(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "fs.ext4")
+	tree := t.TempDir()
+	if err := (ext4.Mke2fs{}).Build(t.Context(), tree, path, ext4.Options{Size: 512 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func kindOf(err error) api.Kind {
+	var e *api.Error
+	if !errors.As(err, &e) {
+		return ""
+	}
+	return e.Kind
+}
+
+func TestValidName(t *testing.T) {
+	for _, good := range []string{"a", "base", "debian-bookworm", "alpine-3.20", "0x", strings.Repeat("a", 63)} {
+		if !validName(good) {
+			t.Errorf("%q is refused", good)
+		}
+	}
+	for _, bad := range []string{"", ".", "..", "-a", "a-", "a..b", ".a", "a.", "A", "a b", "a/b", "a_b", "ä", strings.Repeat("a", 64)} {
+		if validName(bad) {
+			t.Errorf("%q passes", bad)
+		}
+	}
+}
+
+func TestRegister(t *testing.T) {
+	s, rootfs := newStore(t), filesystem(t)
+	image, err := s.Register(t.Context(), "base", rootfs, "generic-6.12")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if image.Managed || !image.Local || image.Rootfs != rootfs || image.Size != 512<<20 || image.Kernel != "generic-6.12" || image.Source != SourceRegistered {
+		t.Errorf("got %+v", image)
+	}
+	if got, err := s.Ensure(t.Context(), "base", progress.Discard); err != nil || got != image {
+		t.Errorf("Ensure: %+v, %v", got, err)
+	}
+	if _, err := s.Register(t.Context(), "base", rootfs, ""); kindOf(err) != api.KindExists {
+		t.Errorf("twice: %v", err)
+	}
+	all, err := s.List()
+	if err != nil || len(all) != 2 || all[0].Name != "base" || all[1].Name != "debian-bookworm" || all[1].Local {
+		t.Errorf("list: %+v, %v", all, err)
+	}
+	if err := s.Delete(t.Context(), "base"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(rootfs); err != nil {
+		t.Errorf("the file went with the image: %v", err)
+	}
+	if _, err := s.Get("base"); kindOf(err) != api.KindNotFound {
+		t.Errorf("after delete: %v", err)
+	}
+}
+
+func TestRegisterRefuses(t *testing.T) {
+	rootfs := filesystem(t)
+	text := filepath.Join(t.TempDir(), "text")
+	if err := os.WriteFile(text, []byte(strings.Repeat("hello\n", 1000)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	tests := map[string]struct {
+		name, rootfs string
+		kind         api.Kind
+	}{
+		"a bad name":        {"../x", rootfs, api.KindBadRequest},
+		"upper case":        {"Base", rootfs, api.KindBadRequest},
+		"a catalog name":    {"debian-bookworm", rootfs, api.KindExists},
+		"a relative path":   {"base", "fs.ext4", api.KindBadRequest},
+		"a path with dots":  {"base", filepath.Dir(rootfs) + "/../x", api.KindBadRequest},
+		"an absent file":    {"base", rootfs + "x", api.KindBadRequest},
+		"a directory":       {"base", filepath.Dir(rootfs), api.KindBadRequest},
+		"a text":            {"base", text, api.KindBadRequest},
+		"a file for a tree": {"base", rootfs + "/x", api.KindBadRequest},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			s := newStore(t)
+			_, err := s.Register(t.Context(), test.name, test.rootfs, "")
+			var e *api.Error
+			if !errors.As(err, &e) || e.Kind != test.kind || e.Hint == "" {
+				t.Errorf("got %v", err)
+			}
+			if left, _ := os.ReadDir(s.Dir); len(left) > 0 {
+				t.Errorf("left: %v", left)
+			}
+		})
+	}
+}
+
+func TestUnknownImage(t *testing.T) {
+	s := newStore(t)
+	for _, name := range []string{"no-such", "../etc", ""} {
+		_, err := s.Ensure(t.Context(), name, progress.Discard)
+		var e *api.Error
+		if !errors.As(err, &e) || e.Kind != api.KindNotFound || !strings.Contains(e.Hint, "debian-bookworm") {
+			t.Errorf("%q: %v", name, err)
+		}
+		if err := s.Delete(t.Context(), name); kindOf(err) != api.KindNotFound {
+			t.Errorf("delete %q: %v", name, err)
+		}
+	}
+	if err := s.Delete(t.Context(), "debian-bookworm"); kindOf(err) != api.KindNotFound {
+		t.Errorf("delete of what is in the catalog only: %v", err)
+	}
+}
+
+// manage puts an image into the store as a build does.
+func manage(t *testing.T, s *Store, name string) {
+	t.Helper()
+	dir := filepath.Join(s.Dir, name)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(filesystem(t), filepath.Join(dir, rootfsFile)); err != nil {
+		t.Fatal(err)
+	}
+	data, err := json.Marshal(record{Name: name, Source: SourceCatalog, Kernel: "k", MaxDisk: ext4.MaxDisk})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, recordFile), data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestManagedImage(t *testing.T) {
+	s := newStore(t)
+	manage(t, s, "debian-bookworm")
+	image, err := s.Ensure(t.Context(), "debian-bookworm", progress.Discard)
+	if err != nil || !image.Managed || image.Rootfs != filepath.Join(s.Dir, "debian-bookworm", rootfsFile) || image.MaxDisk != ext4.MaxDisk {
+		t.Errorf("got %+v, %v", image, err)
+	}
+	if image.Used >= image.Size || image.Used == 0 {
+		t.Errorf("it takes %d of %d bytes", image.Used, image.Size)
+	}
+	if err := s.Delete(t.Context(), "debian-bookworm"); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.Get("debian-bookworm"); err != nil || got.Local {
+		t.Errorf("after delete: %+v, %v", got, err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(s.Dir, "[^.]*")); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+}
+
+func TestBrokenImages(t *testing.T) {
+	tests := map[string]func(dir string) error{
+		"no file":        func(dir string) error { return os.Remove(filepath.Join(dir, rootfsFile)) },
+		"a file cut off": func(dir string) error { return os.Truncate(filepath.Join(dir, rootfsFile), 1<<20) },
+		"a bad record":   func(dir string) error { return os.WriteFile(filepath.Join(dir, recordFile), []byte("{"), 0o600) },
+	}
+	for name, spoil := range tests {
+		t.Run(name, func(t *testing.T) {
+			s := newStore(t)
+			manage(t, s, "debian-bookworm")
+			if err := spoil(filepath.Join(s.Dir, "debian-bookworm")); err != nil {
+				t.Fatal(err)
+			}
+			_, err := s.Ensure(t.Context(), "debian-bookworm", progress.Discard)
+			var e *api.Error
+			if !errors.As(err, &e) || e.Kind != api.KindHost || !strings.Contains(e.Hint, "image delete debian-bookworm") {
+				t.Errorf("got %v", err)
+			}
+			all, err := s.List()
+			if err != nil || len(all) != 1 || !strings.Contains(all[0].Detail, "broken") {
+				t.Errorf("list: %+v, %v", all, err)
+			}
+			if err := s.Delete(t.Context(), "debian-bookworm"); err != nil {
+				t.Errorf("delete: %v", err)
+			}
+		})
+	}
+}
+
+// TestUnfinishedIsRemoved: who takes the lock removes what a killed one left,
+// of this image and no other.
+func TestUnfinishedIsRemoved(t *testing.T) {
+	s := newStore(t)
+	for _, name := range []string{"base", "base-2"} {
+		if err := os.MkdirAll(filepath.Join(s.Dir, tempPrefix(name)+"123", "tree", "etc"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.Register(t.Context(), "base", filesystem(t), ""); err != nil {
+		t.Fatal(err)
+	}
+	left, _ := filepath.Glob(filepath.Join(s.Dir, ".unfinished-*"))
+	if len(left) != 1 || !strings.Contains(left[0], "base-2~") {
+		t.Errorf("left: %v", left)
+	}
+}
+
+func TestNoSpace(t *testing.T) {
+	s := newStore(t)
+	if err := os.MkdirAll(s.Dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	b := &build{store: s, entry: catalog.Entry{Name: "huge", BuildBytes: 1 << 60}}
+	var e *api.Error
+	if err := b.checkSpace(); !errors.As(err, &e) || e.Kind != api.KindNoSpace || !strings.Contains(e.Message, "MiB free") {
+		t.Errorf("got %v", err)
+	}
+	b.entry.BuildBytes = 1
+	if err := b.checkSpace(); err != nil {
+		t.Errorf("with enough: %v", err)
+	}
+}
