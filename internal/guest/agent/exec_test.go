@@ -233,10 +233,21 @@ func TestTerminal(t *testing.T) {
 	}
 	fmt.Fprintln(l.stdin, "echo status $?")
 	l.until(t, "status 130")
-	l.stdin.Close() // which a terminal reads as ^D
-	if got := l.end(); got.err != nil {
+	fmt.Fprintln(l.stdin, "exit 6")
+	if got := l.end(); got.status != 6 || got.err != nil {
 		t.Fatalf("%+v", got)
 	}
+	// The end of input is what a terminal takes for it.
+	if got := g.run(t, proto.Exec{Argv: []string{"cat"}, Cwd: "/", TTY: true}, "x\n"); got.status != 0 || got.stdout != "x\r\nx\r\n" {
+		t.Fatalf("%+v", got)
+	}
+	// What was left behind holds the terminal open; it must not keep the command.
+	got := g.run(t, proto.Exec{Argv: []string{"sh", "-c", "trap '' HUP; sleep 1000 & echo $!"}, Cwd: "/", TTY: true}, "")
+	pid, err := strconv.Atoi(strings.TrimSpace(got.stdout))
+	if err != nil {
+		t.Fatalf("%+v", got)
+	}
+	syscall.Kill(pid, syscall.SIGKILL)
 }
 
 // TestClientGone kills a client, and sees what becomes of its command.

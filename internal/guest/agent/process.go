@@ -11,7 +11,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/creack/pty"
 	"golang.org/x/sys/unix"
 
 	"github.com/banger-vm/banger/internal/guest/proto"
@@ -162,7 +161,7 @@ func (p *process) openFiles(o order) ([]*os.File, error) {
 }
 
 func (p *process) openTerminal(o order) ([]*os.File, error) {
-	master, slave, err := pty.Open()
+	master, slave, err := openPTY()
 	if err != nil {
 		return nil, fmt.Errorf("cannot make a terminal: %w", err)
 	}
@@ -278,14 +277,12 @@ func (p *process) signal(s unix.Signal) {
 }
 
 func (p *process) foreground(group int) int {
-	control, err := p.tty.SyscallConn()
-	if err != nil {
-		return group
-	}
-	_ = control.Control(func(fd uintptr) {
-		if g, err := unix.IoctlGetInt(int(fd), unix.TIOCGPGRP); err == nil && g > 0 {
+	_ = p.control(func(fd int) error {
+		g, err := unix.IoctlGetInt(fd, unix.TIOCGPGRP)
+		if err == nil && g > 0 {
 			group = g
 		}
+		return err
 	})
 	return group
 }
@@ -294,10 +291,26 @@ func (p *process) resize(rows, cols uint16) error {
 	if p.tty == nil {
 		return nil
 	}
-	if err := pty.Setsize(p.tty, &pty.Winsize{Rows: rows, Cols: cols}); err != nil {
+	err := p.control(func(fd int) error {
+		return unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: cols})
+	})
+	if err != nil {
 		return fmt.Errorf("cannot set the terminal's size: %w", err)
 	}
 	return nil
+}
+
+// control does something to the terminal.
+func (p *process) control(do func(fd int) error) error {
+	conn, err := p.tty.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var done error
+	if err := conn.Control(func(fd uintptr) { done = do(int(fd)) }); err != nil {
+		return err
+	}
+	return done
 }
 
 // hangUp tells the session that its client is gone, and after grace kills what
