@@ -8,6 +8,9 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/vishvananda/netlink"
+
+	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/internal/atomicfile"
 	"github.com/banger-vm/banger/internal/network/firewall"
 )
@@ -36,13 +39,17 @@ func (h *linux) allowForwarding(c Config) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(c.State, 0o700); err != nil {
-		return fmt.Errorf("cannot remember the sysctl net.ipv4.ip_forward: %w", err)
-	}
-	if err := atomicfile.WriteJSON(c.beforeFile(), before{was, docker}); err != nil {
+	if err := remember(c, before{was, docker}); err != nil {
 		return fmt.Errorf("cannot remember the sysctl net.ipv4.ip_forward: %w", err)
 	}
 	return writeForwarding("1")
+}
+
+func remember(c Config, b before) error {
+	if err := os.MkdirAll(c.State, 0o700); err != nil {
+		return err
+	}
+	return atomicfile.WriteJSON(c.beforeFile(), b)
 }
 
 // restoreForwarding puts it back and forgets it; where banger did not switch it
@@ -70,15 +77,37 @@ func (h *linux) switchBack(remembered []byte, c Config) error {
 		h.log.Warn("cannot tell what net.ipv4.ip_forward was: it is left on", "file", c.beforeFile(), "error", err)
 		return nil
 	}
-	docker, err := firewall.HasDocker()
+	user, err := forwardingUser(c, was)
 	if err != nil {
 		return err
 	}
-	if docker && !was.Docker {
-		h.log.Info("net.ipv4.ip_forward is left on: Docker has come since and needs it")
+	if user != "" {
+		h.log.Info("net.ipv4.ip_forward is left on, for it is needed by another", "user", user)
 		return nil
 	}
 	return writeForwarding(was.Forwarding)
+}
+
+// forwardingUser names who has come since to need forwarding too: "" for
+// nobody. They found it on, so they did not remember that it was off.
+func forwardingUser(c Config, was before) (string, error) {
+	docker, err := firewall.HasDocker()
+	if err != nil {
+		return "", err
+	}
+	if docker && !was.Docker {
+		return "Docker", nil
+	}
+	links, err := consistent(netlink.LinkList)
+	if err != nil {
+		return "", fmt.Errorf("cannot list network links: %w", err)
+	}
+	for _, l := range links {
+		if l.Type() == "bridge" && l.Attrs().Alias == alias && l.Attrs().Name != c.Bridge {
+			return "banger's bridge " + l.Attrs().Name, nil
+		}
+	}
+	return "", nil
 }
 
 func readForwarding() (string, error) {
@@ -94,7 +123,11 @@ func writeForwarding(value string) error {
 		return fmt.Errorf("cannot set the sysctl net.ipv4.ip_forward to %q", value)
 	}
 	if err := os.WriteFile(forwardingFile, []byte(value+"\n"), 0); err != nil {
-		return fmt.Errorf("cannot set the sysctl net.ipv4.ip_forward: %w", mayNot(err))
+		return &api.Error{
+			Kind:    api.KindHost,
+			Message: fmt.Sprintf("cannot set the sysctl net.ipv4.ip_forward to %s: %v", value, err),
+			Hint:    "run bangerd as root; in a container, where /proc/sys is read-only, have the container started with --sysctl net.ipv4.ip_forward=1",
+		}
 	}
 	return nil
 }

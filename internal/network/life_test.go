@@ -126,6 +126,75 @@ func TestForwardingStaysOnForALaterDocker(t *testing.T) {
 	l.forwardingIs("1")
 }
 
+// TestTwoNetworksSideBySide has one end before the other.
+func TestTwoNetworksSideBySide(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	l := newLab(t)
+	first := New(l.cfg, l.log)
+	a := l.guests(first, 1)[0]
+	l.cfg.Bridge, l.cfg.Addr = "development-two", netip.MustParsePrefix("172.20.0.1/16")
+	second := l.network()
+	b := l.guests(second, 1)[0]
+	b.in(b.ns, func() { b.serveTCP(":80") })
+	a.works()
+	b.works()
+	if _, err := a.dial(a.ns, b.Addr.Addr(), 80, shortly); err == nil {
+		t.Error("a guest of one network reaches one of another")
+	}
+	a.stop()
+	must(t, first.Close(context.Background(), nil))
+	b.works()
+}
+
+func TestFindings(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	l := newLab(t)
+	l.finds("network rights", api.LevelOK, "can be made")
+	l.finds("network names", api.LevelOK, "is free")
+	l.finds("IP forwarding", api.LevelOK, "off; banger switches it on")
+	l.finds("firewalls", api.LevelOK, "nothing drops")
+
+	n := l.network()
+	must(t, n.Set(context.Background(), l.leases(1)))
+	l.finds("network names", api.LevelOK, "is free for banger")
+	l.finds("IP forwarding", api.LevelOK, "on")
+	must(t, writeForwarding("0"))
+	l.finds("IP forwarding", api.LevelWarning, "something else has switched it off")
+
+	l.docker("testdata/docker.rules").start()
+	l.finds("firewalls", api.LevelOK, "let through in DOCKER-USER")
+	l.run("nft", "add table inet filter; add chain inet filter forward { type filter hook forward priority 0; policy drop; }")
+	l.finds("firewalls", api.LevelWarning, "table inet filter, chain forward")
+
+	other := *l
+	other.cfg.Bridge = "wan0"
+	other.finds("network names", api.LevelError, "the name wan0 is taken")
+	other.cfg.Bridge, other.cfg.Addr = "br1", netip.MustParsePrefix("192.0.2.1/24")
+	other.finds("network names", api.LevelError, "is in use on this host by")
+}
+
+func TestLegacyTablesAreTold(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	l := newLab(t)
+	l.run("iptables-legacy", "-P", "FORWARD", "DROP")
+	l.finds("firewalls", api.LevelWarning, "old iptables tables")
+}
+
+func (l *lab) finds(check string, level api.Level, detail string) {
+	l.t.Helper()
+	for _, f := range Findings(l.cfg) {
+		if f.Check == check && (f.Level != level || !strings.Contains(f.Detail, detail) || level != api.LevelOK && f.Hint == "") {
+			l.t.Errorf("finding %+v, want %s: …%s…", f, level, detail)
+		}
+	}
+}
+
 func (l *lab) forwardingIs(want string) {
 	l.t.Helper()
 	got, err := readForwarding()

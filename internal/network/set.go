@@ -62,6 +62,9 @@ func (n *Network) Set(ctx context.Context, attached []Lease) error {
 	if n.closed {
 		return errClosed
 	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	if err := n.check(attached); err != nil {
 		return err
 	}
@@ -199,9 +202,13 @@ func (n *Network) checkRange() error {
 }
 
 // change brings what is there from the attached before to those now: a few
-// messages for each that came or went.
+// messages for each that came or went. Forwarding and the host's own way out are
+// looked at anew, for others change them.
 func (n *Network) change(attached []Lease, links map[string]link) error {
 	came, went := n.difference(attached)
+	if err := n.host.allowForwarding(n.cfg); err != nil {
+		return err
+	}
 	if err := n.refreshUplinks(); err != nil {
 		return err
 	}

@@ -25,6 +25,7 @@ type printedHost struct {
 	taken   string // what uses the range
 	fails   string // the deed that fails, once
 	noTable bool   // someone has deleted our table
+	forward bool   // packets are passed between links
 }
 
 var errNamed = errors.New("it fails, as the test asked")
@@ -56,17 +57,28 @@ func (h *printedHost) drop(name string) {
 	h.present = slices.DeleteFunc(h.present, func(l link) bool { return l.name == name })
 }
 
-func (h *printedHost) links() ([]link, error)         { return h.present, nil }
-func (h *printedHost) clash(Config) (string, error)   { return h.taken, nil }
-func (h *printedHost) uplinks() ([]string, error)     { return nil, nil }
-func (h *printedHost) watchRules() (watch, error)     { return noChange{}, h.do("watch rules") }
-func (h *printedHost) openChains(Config) error        { return h.do("open chains") }
-func (h *printedHost) closeChains(Config) error       { return h.do("close chains") }
-func (h *printedHost) allowForwarding(Config) error   { return h.do("allow forwarding") }
-func (h *printedHost) restoreForwarding(Config) error { return h.do("restore forwarding") }
+func (h *printedHost) links() ([]link, error)       { return h.present, nil }
+func (h *printedHost) clash(Config) (string, error) { return h.taken, nil }
+func (h *printedHost) uplinks() ([]string, error)   { return nil, nil }
+func (h *printedHost) watchRules() (watch, error)   { return noChange{}, h.do("watch rules") }
+func (h *printedHost) openChains(Config) error      { return h.do("open chains") }
+func (h *printedHost) closeChains(Config) error     { return h.do("close chains") }
 
 func (h *printedHost) openFirewalld(context.Context, Config)  { h.do("open firewalld") }
 func (h *printedHost) closeFirewalld(context.Context, Config) { h.do("close firewalld") }
+
+func (h *printedHost) allowForwarding(Config) error {
+	if h.forward {
+		return nil
+	}
+	h.forward = true
+	return h.do("allow forwarding")
+}
+
+func (h *printedHost) restoreForwarding(Config) error {
+	h.forward = false
+	return h.do("restore forwarding")
+}
 
 func (h *printedHost) makeBridge(c Config) error {
 	err := h.do("bridge %s %v", c.Bridge, c.Addr)
@@ -196,11 +208,15 @@ func TestSet(t *testing.T) {
 			{set: []int{0}, want: raise + "rules for {\"banger0t0\"}\ntap banger0t0 for 720000\npin 172.16.0.2 06:00:ac:10:00:02 banger0t0\n" + open},
 			{set: []int{0, 1}, fails: true, want: "guests - {} + {\"banger0t1\"}\ntap banger0t1 for 720001: fails"},
 			{set: []int{0, 1}, want: "bridge banger0 172.16.0.1/24\nrules for {\"banger0t0\" \"banger0t1\"}\ntap banger0t0 for 720000\npin 172.16.0.2 06:00:ac:10:00:02 banger0t0\n" +
-				"tap banger0t1 for 720001\npin 172.16.0.3 06:00:ac:10:00:03 banger0t1\n" + open},
+				"tap banger0t1 for 720001\npin 172.16.0.3 06:00:ac:10:00:03 banger0t1\nopen chains\nopen firewalld"},
 		}},
 		{name: "someone deletes the table", steps: []step{
 			{set: []int{0}, want: raise + "rules for {\"banger0t0\"}\ntap banger0t0 for 720000\npin 172.16.0.2 06:00:ac:10:00:02 banger0t0\n" + open},
 			{set: []int{0, 1}, noTable: true, want: "rules for {\"banger0t0\" \"banger0t1\"}\ntap banger0t1 for 720001\npin 172.16.0.3 06:00:ac:10:00:03 banger0t1"},
+		}},
+		{name: "someone switches forwarding off", steps: []step{
+			{set: []int{0}, want: raise + "rules for {\"banger0t0\"}\ntap banger0t0 for 720000\npin 172.16.0.2 06:00:ac:10:00:02 banger0t0\n" + open},
+			{set: []int{0}, noForward: true, want: "allow forwarding"},
 		}},
 		{name: "nothing can be removed: every step is tried", host: printedHost{fails: "remove banger0t0"}, steps: []step{
 			{set: []int{0}, want: raise + "rules for {\"banger0t0\"}\ntap banger0t0 for 720000\npin 172.16.0.2 06:00:ac:10:00:02 banger0t0\n" + open},
@@ -226,6 +242,7 @@ type step struct {
 	closing   bool
 	busy      bool // the background does not get its turn
 	noTable   bool
+	noForward bool
 	fails     bool
 	want      string
 }
@@ -233,6 +250,7 @@ type step struct {
 func (s step) play(t *testing.T, i int, n *Network, host *printedHost) {
 	t.Helper()
 	host.noTable = s.noTable
+	host.forward = host.forward && !s.noForward
 	var err error
 	if s.closing {
 		err = n.Close(context.Background(), leasesOf(n.cfg, s.keep))

@@ -64,6 +64,21 @@ func Open(k *ruleset.Kernel, bridge string) ([]string, error) {
 	return open, nil
 }
 
+// Places gives the chains that [Open] would put rules into.
+func Places() ([]string, error) {
+	there, err := chains()
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, p := range places {
+		if there[p.chain] {
+			names = append(names, p.chain)
+		}
+	}
+	return names, nil
+}
+
 // Close takes them away again, wherever they are.
 func Close(k *ruleset.Kernel, bridge string) error {
 	there, err := chains()
