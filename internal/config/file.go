@@ -26,6 +26,9 @@ func readFile(path string, named bool, texts map[string]text) error {
 		return &Error{Message: fmt.Sprintf("cannot read the config file: %v", err), File: path,
 			Hint: "make it readable, or move it away to run with defaults"}
 	}
+	if path == os.DevNull {
+		return nil // the way to ask for no file at all
+	}
 	if !info.Mode().IsRegular() || info.Size() > maxFile {
 		return &Error{Message: path + " is not a config file", File: path,
 			Hint: "it must be a regular file of TOML text"}
