@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 
 	"github.com/banger-vm/banger/internal/proc"
 	"golang.org/x/sys/unix"
@@ -37,6 +38,9 @@ type Process struct {
 	held   *proc.Process
 	client *Client
 	done   chan struct{}
+	// released is closed by Release.
+	released chan struct{}
+	release  sync.Once
 
 	mu     sync.Mutex
 	status int
@@ -72,20 +76,71 @@ func Find(id Identity, dir string) (*Process, error) {
 		return nil, fmt.Errorf("cannot take up the VMM in %s: %w", dir, ErrGone)
 	}
 	p := newProcess(held, dir)
-	go func() {
-		<-held.Done()
-		close(p.done)
-	}()
+	go p.watch(nil)
 	return p, nil
 }
 
 func newProcess(held *proc.Process, dir string) *Process {
 	return &Process{
-		dir:    dir,
-		held:   held,
-		client: NewClient(filepath.Join(dir, APISocket)),
-		done:   make(chan struct{}),
+		dir:      dir,
+		held:     held,
+		client:   NewClient(filepath.Join(dir, APISocket)),
+		done:     make(chan struct{}),
+		released: make(chan struct{}),
 	}
+}
+
+// watch sees the process's end, and that of what it leaves behind. child is
+// nil when the process is not this one's.
+func (p *Process) watch(child *os.Process) {
+	select {
+	case <-p.held.Done():
+		// A child that nobody has waited for keeps its number, so that its
+		// group is still its own.
+		sweep(p.Identity().PID)
+	case <-p.released:
+	}
+	if child != nil {
+		p.reap(child)
+	}
+	select {
+	case <-p.released:
+	default:
+		close(p.done)
+	}
+}
+
+// sweep ends what is left in the process group of a VMM that has ended, and
+// waits for it: fcqemu's QEMU lives a moment longer than fcqemu, and holds its
+// tap and its disk's lock for as long.
+func sweep(group int) {
+	members, err := proc.Group(group)
+	if err != nil {
+		return
+	}
+	for _, m := range members {
+		if m.Signal(unix.SIGKILL) == nil {
+			<-m.Done()
+		}
+		m.Close()
+	}
+}
+
+func (p *Process) reap(child *os.Process) {
+	state, err := child.Wait()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err == nil {
+		p.status, p.known = exitStatus(state), true
+	}
+}
+
+func exitStatus(state *os.ProcessState) int {
+	wait := state.Sys().(syscall.WaitStatus)
+	if wait.Signaled() {
+		return 128 + int(wait.Signal())
+	}
+	return wait.ExitStatus()
 }
 
 // ErrNoAPI says that a process runs but is not what serves its API socket.
@@ -135,7 +190,8 @@ func (p *Process) Dir() string { return p.dir }
 // Client speaks to the VMM's API; it is the same one each time.
 func (p *Process) Client() *Client { return p.client }
 
-// Done is closed when the process has ended.
+// Done is closed when the process has ended and with it all of its process
+// group: taps, files and locks are free then.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
 // Exit is how the process ended: its exit status, or 128+n when signal n
@@ -151,9 +207,9 @@ func (p *Process) Exit() (status int, known bool) {
 // a machine whatever its version.
 func (p *Process) Signal(sig unix.Signal) error { return p.held.Signal(sig) }
 
-// Kill ends the process and all that it started in its process group, as a
-// power cut would, and waits until it has ended or ctx has. A stopped process
-// ends too, and one that has ended already is no error.
+// Kill ends the process and all that is in its process group, as a power cut
+// would, and waits until Done or until ctx has ended. A stopped process ends
+// too, and one that has ended already is no error.
 func (p *Process) Kill(ctx context.Context) error {
 	if err := p.kill(); err != nil && !errors.Is(err, ErrGone) {
 		return err
@@ -176,10 +232,14 @@ func (p *Process) kill() error {
 	return p.held.Signal(unix.SIGKILL)
 }
 
-// Release lets go of the process, which runs on. Done is not closed by it.
+// Release lets go of the process, which runs on. When it has not ended by
+// then, Done is never closed.
 func (p *Process) Release() {
 	p.client.Close()
-	p.held.Close()
+	p.release.Do(func() {
+		close(p.released)
+		p.held.Close()
+	})
 }
 
 // tailSize is how much of each log an error quotes at most.

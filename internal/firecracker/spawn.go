@@ -144,26 +144,8 @@ func own(child *os.Process, dir string) (*Process, error) {
 		return nil, err
 	}
 	p := newProcess(held, dir)
-	go p.reap(child)
+	go p.watch(child)
 	return p, nil
-}
-
-func (p *Process) reap(child *os.Process) {
-	state, err := child.Wait()
-	p.mu.Lock()
-	if err == nil {
-		p.status, p.known = exitStatus(state), true
-	}
-	p.mu.Unlock()
-	close(p.done)
-}
-
-func exitStatus(state *os.ProcessState) int {
-	wait := state.Sys().(syscall.WaitStatus)
-	if wait.Signaled() {
-		return 128 + int(wait.Signal())
-	}
-	return wait.ExitStatus()
 }
 
 // spawnFiles are what the child gets: stdin, stdout, stderr, what it holds,

@@ -30,7 +30,7 @@ type Identity struct {
 // Of returns the identity of a process, also of a child that has ended and was
 // not yet waited for. It is [ErrGone] when there is no such process.
 func Of(pid int) (Identity, error) {
-	start, err := startTime(pid)
+	s, err := statOf(pid)
 	if err != nil {
 		return Identity{}, err
 	}
@@ -38,7 +38,7 @@ func Of(pid int) (Identity, error) {
 	if err != nil {
 		return Identity{}, err
 	}
-	return Identity{PID: pid, StartTime: start, BootID: boot}, nil
+	return Identity{PID: pid, StartTime: s.start, BootID: boot}, nil
 }
 
 // bootID never changes while this program runs.
@@ -50,34 +50,75 @@ var bootID = sync.OnceValues(func() (string, error) {
 	return strings.TrimSpace(string(b)), nil
 })
 
-func startTime(pid int) (uint64, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
-		return 0, ErrGone
-	}
-	if err != nil {
-		return 0, fmt.Errorf("cannot read the start time of process %d: %w", pid, err)
-	}
-	start, err := parseStat(b)
-	if err != nil {
-		return 0, fmt.Errorf("cannot read the start time of process %d: %w", pid, err)
-	}
-	return start, nil
+// stat is what is read of /proc/<pid>/stat (proc_pid_stat(5)).
+type stat struct {
+	group int    // field 5
+	start uint64 // field 22
 }
 
-// parseStat reads the start time, field 22 of a /proc/<pid>/stat line
-// (proc_pid_stat(5)). Field 2, the name in parentheses, may itself hold blanks
-// and parentheses, so counting begins at the last one.
-func parseStat(line []byte) (uint64, error) {
+func statOf(pid int) (stat, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+		return stat{}, ErrGone
+	}
+	if err != nil {
+		return stat{}, fmt.Errorf("cannot look at process %d: %w", pid, err)
+	}
+	s, err := parseStat(b)
+	if err != nil {
+		return stat{}, fmt.Errorf("cannot look at process %d: %w", pid, err)
+	}
+	return s, nil
+}
+
+// parseStat reads a stat line. Field 2, the name in parentheses, may itself
+// hold blanks and parentheses, so counting begins at the last one.
+func parseStat(line []byte) (stat, error) {
 	end := bytes.LastIndexByte(line, ')')
 	if end < 0 {
-		return 0, fmt.Errorf("no command name in %q", line)
+		return stat{}, fmt.Errorf("no command name in %q", line)
 	}
 	fields := strings.Fields(string(line[end+1:]))
 	if len(fields) < 20 {
-		return 0, fmt.Errorf("only %d fields after the name in %q", len(fields), line)
+		return stat{}, fmt.Errorf("only %d fields after the name in %q", len(fields), line)
 	}
-	return strconv.ParseUint(fields[22-3], 10, 64)
+	group, err := strconv.Atoi(fields[5-3])
+	if err != nil {
+		return stat{}, err
+	}
+	start, err := strconv.ParseUint(fields[22-3], 10, 64)
+	return stat{group, start}, err
+}
+
+// Group holds the processes whose process group this is, also those that have
+// ended and were not yet waited for. Close each.
+func Group(group int) ([]*Process, error) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, fmt.Errorf("cannot list processes: %w", err)
+	}
+	var members []*Process
+	for _, entry := range entries {
+		pid, err := strconv.Atoi(entry.Name())
+		if err != nil {
+			continue
+		}
+		if s, err := statOf(pid); err != nil || s.group != group {
+			continue
+		}
+		if member, err := openNow(pid); err == nil {
+			members = append(members, member)
+		}
+	}
+	return members, nil
+}
+
+func openNow(pid int) (*Process, error) {
+	id, err := Of(pid)
+	if err != nil {
+		return nil, err
+	}
+	return Open(id)
 }
 
 // Process is a running process held by a pidfd. Close it.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"syscall"
 	"testing"
 	"time"
 
@@ -88,20 +89,48 @@ func TestAnIdentityIsNotANumber(t *testing.T) {
 }
 
 func TestStatLines(t *testing.T) {
-	const rest = " S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 777 20"
+	const rest = " S 1 99 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 777 20"
 	for line, start := range map[string]uint64{
 		"12 (sleep)" + rest:      777,
 		"12 (a) (b) c)" + rest:   777,
 		"12 ()" + rest:           777,
 		"12 (a\nb S 1 2)" + rest: 777,
 	} {
-		if got, err := parseStat([]byte(line)); err != nil || got != start {
-			t.Errorf("%q: %d, %v", line, got, err)
+		if got, err := parseStat([]byte(line)); err != nil || got != (stat{99, start}) {
+			t.Errorf("%q: %v, %v", line, got, err)
 		}
 	}
 	for _, line := range []string{"", "12 (sleep", "12 (sleep) S 1 2", "12 (x) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 x 20"} {
 		if got, err := parseStat([]byte(line)); err == nil {
-			t.Errorf("%q: %d", line, got)
+			t.Errorf("%q: %v", line, got)
 		}
+	}
+}
+
+func TestAGroupIsAllOfIt(t *testing.T) {
+	leader := exec.Command("sleep", "1000")
+	leader.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := leader.Start(); err != nil {
+		t.Fatal(err)
+	}
+	other := exec.Command("sleep", "1000")
+	other.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pgid: leader.Process.Pid}
+	if err := other.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer leader.Wait()
+	defer other.Wait()
+	defer unix.Kill(-leader.Process.Pid, unix.SIGKILL)
+	members, err := Group(leader.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pids := map[int]bool{}
+	for _, m := range members {
+		pids[m.Identity().PID] = true
+		m.Close()
+	}
+	if len(pids) != 2 || !pids[leader.Process.Pid] || !pids[other.Process.Pid] {
+		t.Errorf("the group of %d and %d is %v", leader.Process.Pid, other.Process.Pid, pids)
 	}
 }

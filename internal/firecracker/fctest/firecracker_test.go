@@ -4,6 +4,7 @@ package fctest_test
 
 import (
 	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/banger-vm/banger/internal/firecracker/fctest"
@@ -14,13 +15,21 @@ import (
 
 func realFirecracker(t *testing.T) string {
 	t.Helper()
-	bin := os.Getenv("FIRECRACKER_BIN")
-	if bin == "" {
-		t.Fatal("FIRECRACKER_BIN does not name a firecracker binary")
+	bin, err := filepath.Abs(os.Getenv("FIRECRACKER_BIN"))
+	if err != nil || os.Getenv("FIRECRACKER_BIN") == "" {
+		t.Fatalf("FIRECRACKER_BIN does not name a firecracker binary (%v)", err)
 	}
 	return bin
 }
 
 func TestFirecrackerAPI(t *testing.T) {
 	fctest.Run(t, fctest.Target{Bin: realFirecracker(t)})
+}
+
+func TestFirecrackerGuest(t *testing.T) {
+	inNetns(t, func(t *testing.T, tap string) {
+		target := realKernel(t, realFirecracker(t))
+		target.Tap = tap
+		fctest.RunGuest(t, target)
+	})
 }

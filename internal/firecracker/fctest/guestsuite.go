@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/banger-vm/banger/internal/firecracker"
+	"github.com/banger-vm/banger/internal/firecracker/fcserver"
 	"github.com/banger-vm/banger/internal/firecracker/fctest/script"
 	"github.com/cavaliergopher/cpio"
 	"golang.org/x/sys/unix"
@@ -459,26 +460,26 @@ func checkTap(t *testing.T, target Target, v *vmm) {
 	if target.Tap == "" {
 		return
 	}
-	if carrier(t, target.Tap) {
-		t.Fatalf("somebody else has the tap %s", target.Tap)
-	}
 	v.boot()
-	if !carrier(t, target.Tap) {
-		t.Errorf("nobody has the tap %s", target.Tap)
-	}
 	if facts := strings.Join(v.console.facts(), "\n"); !strings.Contains(facts, "network eth0 "+guestMAC) {
 		t.Errorf("the guest says:\n%s\nexpected in it eth0 with %s", facts, guestMAC)
 	}
+	if err := tryTap(target.Tap); err == nil {
+		t.Errorf("nobody has the tap %s", target.Tap)
+	}
+	end(t, v.process)
+	if err := tryTap(target.Tap); err != nil {
+		t.Errorf("after the VMM's end: %v", err)
+	}
 }
 
-// carrier says whether somebody holds the tap, which must be up for that.
-func carrier(t *testing.T, tap string) bool {
-	t.Helper()
-	iface, err := net.InterfaceByName(tap)
+// tryTap fails when somebody has the tap.
+func tryTap(name string) error {
+	tap, err := fcserver.OpenTap(name)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
-	return iface.Flags&net.FlagRunning != 0
+	return tap.Close()
 }
 
 func checkNoKernel(t *testing.T, v *vmm) {
