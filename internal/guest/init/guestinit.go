@@ -94,9 +94,6 @@ func boot() error {
 	if err := furnish(newRoot); err != nil {
 		return err
 	}
-	if err := modules.wait(); err != nil {
-		return err
-	}
 	if err := switchRoot(newRoot); err != nil {
 		return err
 	}
@@ -107,11 +104,17 @@ func boot() error {
 	if err := writeRuntime(kind); err != nil {
 		return err
 	}
+	if err := modules.wait(); err != nil {
+		return err
+	}
 	agent, err := startAgent()
 	if err != nil {
 		return err
 	}
 	mark("agent started")
+	if err := settleRoot(); err != nil {
+		return err
+	}
 	return handOver(kind, agent)
 }
 

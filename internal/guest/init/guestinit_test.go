@@ -61,8 +61,9 @@ func TestParseOrder(t *testing.T) {
 
 func TestLoaderFailsWithTheFirstErrorAndEnds(t *testing.T) {
 	dir := t.TempDir()
-	write(t, dir, "order", "a.ko\nb.ko a.ko\nc.ko b.ko\n")
+	write(t, dir, "order", "b.ko\nc.ko b.ko\n")
 	write(t, dir, "b.ko", "no module")
+	write(t, dir, "c.ko", "no module")
 	l, err := startModules(dir)
 	if err != nil {
 		t.Fatal(err)

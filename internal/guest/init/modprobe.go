@@ -119,12 +119,21 @@ func (x moduleIndex) load(name string) error {
 	}
 	for _, module := range modules {
 		for _, path := range dependencies(x.deps, module) {
-			if err := loadModule(x.dir+path, ""); err != nil {
+			if err := loadModuleAt(x.dir + path); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+func loadModuleAt(path string) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return cannot("load a kernel module", err)
+	}
+	defer file.Close()
+	return loadModule(file)
 }
 
 // resolve gives the names of the modules that a request means. Requests that

@@ -56,22 +56,40 @@ func startModules(dir string) (*loader, error) {
 	if err != nil {
 		return nil, err
 	}
+	// All are opened now: the initramfs is given up while the last ones load.
+	files, err := openModules(dir, modules)
+	if err != nil {
+		return nil, err
+	}
 	l := &loader{done: map[string]chan struct{}{}}
 	for _, m := range modules {
 		l.done[m.file] = make(chan struct{})
 	}
-	for _, m := range modules {
-		l.all.Go(func() { l.load(dir, m) })
+	for i, m := range modules {
+		l.all.Go(func() { l.load(files[i], m) })
 	}
 	return l, nil
 }
 
-func (l *loader) load(dir string, m module) {
+func openModules(dir string, modules []module) ([]*os.File, error) {
+	var files []*os.File
+	for _, m := range modules {
+		file, err := os.Open(dir + "/" + m.file)
+		if err != nil {
+			return nil, cannot("load a kernel module", err)
+		}
+		files = append(files, file)
+	}
+	return files, nil
+}
+
+func (l *loader) load(file *os.File, m module) {
 	defer close(l.done[m.file])
+	defer file.Close()
 	for _, dep := range m.deps {
 		<-l.done[dep]
 	}
-	if err := loadModule(dir+"/"+m.file, ""); err != nil {
+	if err := loadModule(file); err != nil {
 		l.fail(err)
 	}
 }
@@ -104,15 +122,10 @@ func (l *loader) wait() error {
 }
 
 // loadModule loads one uncompressed module; one that is there already is fine.
-func loadModule(path, params string) error {
-	file, err := os.Open(path)
-	if err != nil {
-		return cannot("load a kernel module", err)
-	}
-	defer file.Close()
-	err = unix.FinitModule(int(file.Fd()), params, 0)
+func loadModule(file *os.File) error {
+	err := unix.FinitModule(int(file.Fd()), "", 0)
 	if errors.Is(err, unix.EEXIST) {
 		return nil
 	}
-	return cannot("load kernel module "+path, err)
+	return cannot("load kernel module "+file.Name(), err)
 }

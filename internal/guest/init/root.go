@@ -131,22 +131,38 @@ func revalidate(dev *os.File, header dmsnapshot.Header) error {
 
 // mountRoot mounts the disk's ext4 filesystem, replaying its journal, and grows
 // it to the disk's size.
+//
+// The inode tables of new groups lie on blocks that read as zeros anyway, and
+// the kernel must not fill the host's disk by zeroing them: not in the
+// background (init_itable, the default), and not at once while it grows, as it
+// would without. So a filesystem that grows changes its mind afterwards; see
+// settleRoot.
 func mountRoot(root rootDisk) error {
 	have, err := filesystemSize(root.device)
 	if err != nil {
 		return err
 	}
-	if err := unix.Mount(root.device, newRoot, "ext4", 0, ""); err != nil {
+	grows := root.bytes > have.bytes()
+	options := quietTables
+	if grows {
+		options = ""
+	}
+	if err := unix.Mount(root.device, newRoot, "ext4", 0, options); err != nil {
 		return cannot("mount the root filesystem", err)
 	}
-	if root.bytes > have.bytes() {
-		if err := grow(root.bytes / have.blockSize); err != nil {
-			return err
-		}
+	if !grows {
+		return nil
 	}
-	// The inode tables of new groups lie on blocks that read as zeros anyway:
-	// the kernel must not fill the host's disk by zeroing them.
-	return cannot("set the root filesystem's options", unix.Mount("", newRoot, "", unix.MS_REMOUNT, "noinit_itable"))
+	return grow(root.bytes / have.blockSize)
+}
+
+// quietTables keeps ext4 from zeroing inode tables.
+const quietTables = "noinit_itable"
+
+// settleRoot puts the root filesystem's options right after it grew. It writes
+// the journal, which takes its time, so it is done beside the agent's start.
+func settleRoot() error {
+	return cannot("set the root filesystem's options", unix.Mount("", "/", "", unix.MS_REMOUNT, quietTables))
 }
 
 // extent is the size of an ext4 filesystem.
