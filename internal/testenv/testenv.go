@@ -32,10 +32,13 @@ const (
 	Greeting    = "hello from the internet\n"
 )
 
+// Entered says whether the program runs in namespaces of its own already.
+func Entered() bool { return os.Getenv(insideVar) != "" }
+
 // Enter runs this program once more in network and mount namespaces of its own
 // and ends it with that one's status. In the inner program it returns.
 func Enter() error {
-	if os.Getenv(insideVar) != "" {
+	if Entered() {
 		return nil
 	}
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
