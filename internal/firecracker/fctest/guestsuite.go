@@ -64,7 +64,7 @@ func guestInitrd(t *testing.T, target Target) string {
 	}
 	var archive bytes.Buffer
 	archive.Write(content)
-	if err := appendInit(&archive, buildGuest(t)); err != nil {
+	if err := appendInit(&archive, guestProgram(t, target)); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(path, archive.Bytes(), 0o644); err != nil {
@@ -73,7 +73,20 @@ func guestInitrd(t *testing.T, target Target) string {
 	return path
 }
 
-func buildGuest(t *testing.T) []byte {
+func guestProgram(t *testing.T, target Target) []byte {
+	t.Helper()
+	bin := target.Guest
+	if bin == "" {
+		bin = buildGuest(t)
+	}
+	content, err := os.ReadFile(bin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return content
+}
+
+func buildGuest(t *testing.T) string {
 	t.Helper()
 	bin := filepath.Join(t.TempDir(), "testguest")
 	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", bin, "github.com/banger-vm/banger/internal/firecracker/fctest/testguest")
@@ -81,11 +94,7 @@ func buildGuest(t *testing.T) []byte {
 	if output, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, output)
 	}
-	content, err := os.ReadFile(bin)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return content
+	return bin
 }
 
 func appendInit(to io.Writer, program []byte) error {

@@ -25,6 +25,8 @@ type Target struct {
 	// and has its modules; [RunGuest] puts its own first process on top.
 	// Both are ignored by the in-memory machine.
 	Kernel, Initrd string
+	// Guest is program testguest. When it is empty [RunGuest] builds it.
+	Guest string
 	// Memory says that Bin is fcmem: its guest is built in.
 	Memory bool
 	// Tap is a tap in this process's network namespace that the VMM may
