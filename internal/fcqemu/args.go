@@ -7,11 +7,8 @@ import (
 
 	"github.com/banger-vm/banger/internal/firecracker"
 	"github.com/banger-vm/banger/internal/firecracker/fcserver"
+	"github.com/banger-vm/banger/internal/guest/proto"
 )
-
-// VsockPort is the name of the virtio-serial port that carries the guest's
-// vsock streams; the guest finds it below /sys/class/virtio-ports.
-const VsockPort = "banger.vsock"
 
 // The device's id by which QEMU is asked about the balloon.
 const balloonID = "balloon"
@@ -166,11 +163,13 @@ func (c *command) network(i int, n firecracker.NetworkInterface, tap *os.File) {
 	)
 }
 
+// vsock is a virtio-serial port that carries the guest's vsock streams; the
+// guest finds it by its name below /sys/class/virtio-ports.
 func (c *command) vsock(f *os.File) {
 	c.add(
 		"-chardev", fmt.Sprintf("socket,id=vsock,fd=%d", c.inherit(f)),
 		"-device", "virtio-serial-device,max_ports=2",
-		"-device", "virtserialport,chardev=vsock,name="+VsockPort,
+		"-device", "virtserialport,chardev=vsock,name="+proto.SerialPort,
 	)
 }
 

@@ -20,6 +20,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/banger-vm/banger/internal/guest/proto"
 	"github.com/banger-vm/banger/internal/guest/serialmux"
 )
 
@@ -226,7 +227,7 @@ func udp(arg string) {
 // vsock serves the guest's end of the vsock: port 7 echoes, 8 says what the
 // host's port 9 answered to "from the guest".
 func vsock() {
-	port := portNamed("banger.vsock")
+	port := portNamed(proto.SerialPort)
 	f, err := os.OpenFile("/dev/"+port, os.O_RDWR, 0)
 	must(err)
 	fmt.Println("vsock:", port)
