@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,14 +20,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/banger-vm/banger/internal/debian"
 	"github.com/banger-vm/banger/internal/disk"
 	"github.com/banger-vm/banger/internal/firecracker"
 	"github.com/banger-vm/banger/internal/guest/host"
 	"github.com/banger-vm/banger/internal/guest/proto"
 	"github.com/banger-vm/banger/internal/image"
 	"github.com/banger-vm/banger/internal/kernel"
-	"github.com/banger-vm/banger/internal/progress"
 )
 
 // What the machine is made of.
@@ -91,22 +90,7 @@ func boot(t testing.TB, k *kit) *guest {
 // gather makes or finds the machine's files.
 func gather(t testing.TB, k *kit) machineFiles {
 	t.Helper()
-	store := dataDir()
-	archive := debian.Options{Cache: filepath.Join(cacheDir(t), "banger/debian")}
-	companions := filepath.Join(buildDir, "lib/banger")
-	kernels := kernel.Store{
-		Dir: filepath.Join(store, "banger/kernels"), Debian: archive,
-		Init: filepath.Join(companions, "banger-init"), Agent: filepath.Join(companions, "banger-vsock-agent"),
-	}
-	images := image.Store{Dir: filepath.Join(store, "banger/images"), Cache: filepath.Join(cacheDir(t), "banger"), Debian: archive}
-	var files machineFiles
-	var err error
-	if files.kernel, err = kernels.Ensure(t.Context(), kernelName, progress.Discard); err != nil {
-		t.Fatal(err)
-	}
-	if files.image, err = images.Ensure(t.Context(), imageName, progress.Discard); err != nil {
-		t.Fatal(err)
-	}
+	files := machineFiles{kernel: k.kernel, image: k.image}
 	files.cow = filepath.Join(t.TempDir(), "disk.cow")
 	if err := disk.Create(disk.Spec{Path: files.cow, Virtual: diskBytes, Base: files.image.Size, UID: machineUID}); err != nil {
 		t.Fatal(err)
@@ -115,7 +99,7 @@ func gather(t testing.TB, k *kit) machineFiles {
 	if err := makeDrive(kitDrive, k.files); err != nil {
 		t.Fatal(err)
 	}
-	files.drives = []string{storeDrive(t, store), kitDrive}
+	files.drives = []string{storeDrive(t, dataDir()), kitDrive}
 	return files
 }
 
@@ -183,14 +167,19 @@ func readable(t testing.TB, path string) string {
 	return path
 }
 
+// bootArgs is the kernel's command line as banger's own guests have it.
+func bootArgs(disk int64) string {
+	return fmt.Sprintf("console=ttyS0 quiet loglevel=4 reboot=k panic=1 net.ifnames=0"+
+		" i8042.noaux i8042.nomux i8042.dumbkbd 8250.nr_uarts=1"+
+		" systemd.show_status=false rd.systemd.show_status=false"+
+		" banger.base=vda banger.cow=vdb banger.modules=vdc banger.disk=%d", disk)
+}
+
 func driveName(i int) string { return fmt.Sprintf("extra%d", i) }
 
 func configureVMM(ctx context.Context, c *firecracker.Client, files machineFiles) error {
 	yes, no := true, false
-	args := fmt.Sprintf("console=ttyS0 quiet loglevel=4 reboot=k panic=1 net.ifnames=0"+
-		" i8042.noaux i8042.nomux i8042.dumbkbd 8250.nr_uarts=1"+
-		" systemd.show_status=false rd.systemd.show_status=false"+
-		" banger.base=vda banger.cow=vdb banger.modules=vdc banger.disk=%d", int64(diskBytes))
+	args := bootArgs(diskBytes)
 	drives := []firecracker.Drive{
 		{DriveID: "base", PathOnHost: "base", IsReadOnly: &yes},
 		{DriveID: "cow", PathOnHost: "cow", IsReadOnly: &no},
@@ -234,7 +223,10 @@ func (g *guest) greet(ctx context.Context, hello net.Listener) error {
 	g.agent = host.New(func(ctx context.Context, port uint32) (net.Conn, error) { return firecracker.DialVsock(ctx, uds, port) })
 	entropy := make([]byte, 64)
 	rand.Read(entropy)
-	if err := g.agent.Configure(ctx, proto.Config{Hostname: "nested", Time: time.Now(), Entropy: entropy}); err != nil {
+	if err := g.agent.Configure(ctx, proto.Config{
+		Hostname: "nested", Time: time.Now(), Entropy: entropy,
+		DNS: []netip.Addr{netip.MustParseAddr("127.0.0.1")}, // nobody answers; the tests bring their own
+	}); err != nil {
 		return err
 	}
 	for {

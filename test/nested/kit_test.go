@@ -15,11 +15,18 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/banger-vm/banger/internal/debian"
+	"github.com/banger-vm/banger/internal/image"
+	"github.com/banger-vm/banger/internal/kernel"
+	"github.com/banger-vm/banger/internal/progress"
 )
 
 // kit is what a test machine gets: files by their path in the kit.
 type kit struct {
-	files map[string]string // path in the kit -> file on this host
+	files  map[string]string // path in the kit -> file on this host
+	kernel kernel.Kernel     // with the initramfs of this build
+	image  image.Image
 }
 
 // in is where a file of the kit is in a place.
@@ -33,13 +40,37 @@ func pack(t testing.TB) *kit {
 	t.Helper()
 	dir := t.TempDir()
 	k := &kit{files: map[string]string{"firecracker": firecrackerBinary(t)}}
+	k.openStore(t)
+	k.files["initramfs"] = k.kernel.Initramfs
 	k.addTree(t, "build/bin", filepath.Join(buildDir, "bin"))
 	k.addTree(t, "build/lib/banger", filepath.Join(buildDir, "lib/banger"))
 	for _, s := range suites {
 		k.files[s.program()] = s.build(t, dir)
 	}
 	k.addTree(t, "life/testdata", filepath.Join(root, "test/e2e/testdata"))
+	k.files["testguest"] = filepath.Join(dir, "testguest")
+	goBuild(t, "build", "-trimpath", "-ldflags=-s -w", "-o", k.files["testguest"], "./internal/firecracker/fctest/testguest")
 	return k
+}
+
+// openStore finds the default kernel and image, or has them built as banger
+// does.
+func (k *kit) openStore(t testing.TB) {
+	t.Helper()
+	archive := debian.Options{Cache: filepath.Join(cacheDir(t), "banger/debian")}
+	companions := filepath.Join(buildDir, "lib/banger")
+	kernels := kernel.Store{
+		Dir: filepath.Join(dataDir(), "banger/kernels"), Debian: archive,
+		Init: filepath.Join(companions, "banger-init"), Agent: filepath.Join(companions, "banger-vsock-agent"),
+	}
+	images := image.Store{Dir: filepath.Join(dataDir(), "banger/images"), Cache: filepath.Join(cacheDir(t), "banger"), Debian: archive}
+	var err error
+	if k.kernel, err = kernels.Ensure(t.Context(), kernelName, progress.Discard); err != nil {
+		t.Fatal(err)
+	}
+	if k.image, err = images.Ensure(t.Context(), imageName, progress.Discard); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // firecrackerBinary is what FIRECRACKER_BIN names, else the one of a known

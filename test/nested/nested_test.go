@@ -127,6 +127,8 @@ func environment(p place, k *kit) map[string]string {
 		"BANGER_DEFAULT_MEMORY":  "1GiB",
 		"BANGER_BOOT_TIMEOUT":    "6m",
 		"BANGER_TEST_KERNEL":     filepath.Join(p.data(), "banger/kernels", kernelName),
+		"BANGER_TEST_INITRAMFS":  k.in(p, "initramfs"),
+		"BANGER_TEST_GUEST":      k.in(p, "testguest"),
 		"TMPDIR":                 "/tmp",
 	}
 }

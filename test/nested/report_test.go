@@ -93,6 +93,15 @@ func (r *report) said(test string) *bytes.Buffer {
 	return r.output[test]
 }
 
+// quoted is how much of a failed test's output is shown, from its end.
+const quoted = 16 << 10
+
+// quote is the end of what a test printed, without what is no text.
+func (r *report) quote(test string) string {
+	said := r.said(test).Bytes()
+	return strings.ToValidUTF8(string(said[max(0, len(said)-quoted):]), "?")
+}
+
 // ended makes the subtest. A test that has subtests itself only counts when
 // it has failed and none of them has.
 func (r *report) ended(e event) {
@@ -110,9 +119,9 @@ func (r *report) ended(e event) {
 			r.passed++
 			t.Logf("took %v there", took)
 		case "skip":
-			t.Errorf("it was skipped there, after %v\n%s", took, r.said(e.Test))
+			t.Errorf("it was skipped there, after %v\n%s", took, r.quote(e.Test))
 		default:
-			t.Errorf("it failed there, after %v\n%s", took, r.said(e.Test))
+			t.Errorf("it failed there, after %v\n%s", took, r.quote(e.Test))
 		}
 	})
 	delete(r.output, e.Test)
