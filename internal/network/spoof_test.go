@@ -129,6 +129,7 @@ func TestGuestsCannotPretend(t *testing.T) {
 	n := l.network()
 	guests := l.guests(n, 2)
 	g, other := guests[0], guests[1]
+	g.resolves() // the bridge takes a moment to open a port whose tap was opened
 	w := l.wiretap()
 
 	own, others, gateway := macOf(g.Addr.Addr()), macOf(other.Addr.Addr()), macOf(g.Gateway)
@@ -234,6 +235,7 @@ func TestGuestsCannotFloodTheBridgeTable(t *testing.T) {
 	n := l.network()
 	g := l.guests(n, 1)[0]
 	defer l.take(n, "nothing else, IPv6 included")() // so that it depends on the port alone
+	g.resolves() // the bridge takes a moment to open a port whose tap was opened
 	before := l.learned(g)
 	g.flood(0)
 	if after := l.learned(g); after != before {
