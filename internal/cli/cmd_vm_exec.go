@@ -4,6 +4,8 @@ import (
 	"context"
 
 	"github.com/spf13/cobra"
+
+	"github.com/banger-vm/banger/api"
 )
 
 type vmExecOptions struct {
@@ -38,9 +40,6 @@ func runVMExec(ctx context.Context, o vmExecOptions, d *deps) error {
 	if err != nil {
 		return err
 	}
-	vm, err := d.client.VM(ctx, o.vm)
-	if err != nil {
-		return err
-	}
-	return d.runCommand(ctx, vm, req)
+	// Whether there is such a VM, the exec itself says: one question less.
+	return d.runCommand(ctx, api.VM{ID: o.vm, Name: o.vm}, req)
 }

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -90,7 +91,7 @@ func vmTable(vm api.VM) *ui.Table {
 		table.Row("vmm", vm.VMM.Binary+" "+vm.VMM.Version+", process "+strconv.Itoa(vm.VMM.PID))
 	}
 	for _, step := range vm.Starts {
-		table.Row("last start: "+step.Name, step.Took.Round(time.Millisecond).String())
+		table.Row("last start: "+strings.TrimPrefix(step.Name, "start."), step.Took.Round(time.Millisecond).String())
 	}
 	table.Row("directory", vm.Dir)
 	return table

@@ -30,23 +30,24 @@ func (p jsonProgress) Done()                {}
 // lands between a command's own words or in a log, says anything of it.
 const Patience = 10 * time.Second
 
-// NewPlainProgress writes a line for a step that goes on after patience.
-// Warnings come at once.
+// NewPlainProgress writes a line for a step that goes on after patience, and
+// then for each that lasts a fifth of it. Warnings come at once.
 func NewPlainProgress(w io.Writer, patience time.Duration) Progress {
-	p := &plainProgress{w: w}
+	p := &plainProgress{w: w, settle: patience / 5}
 	p.timer = time.AfterFunc(patience, p.speak)
 	return p
 }
 
 type plainProgress struct {
-	w     io.Writer
-	timer *time.Timer
+	w      io.Writer
+	settle time.Duration
+	timer  *time.Timer
 
 	mu     sync.Mutex
-	aloud  bool
+	aloud  bool // patience is over
 	done   bool
 	step   api.StepEvent
-	spoken string // the step that was last written
+	spoken string // what was last written
 }
 
 func (p *plainProgress) Step(s api.StepEvent) {
@@ -56,24 +57,21 @@ func (p *plainProgress) Step(s api.StepEvent) {
 		warn(p.w, s)
 		return
 	}
+	if p.aloud && s.Name != p.step.Name {
+		p.timer.Reset(p.settle)
+	}
 	p.step = s
-	p.tell()
 }
 
+// speak writes the step that is under way.
 func (p *plainProgress) speak() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.aloud = true
-	p.tell()
-}
-
-// tell writes each step once. The caller holds mu.
-func (p *plainProgress) tell() {
-	if !p.aloud || p.done || p.step.Name == "" || p.step.Name == p.spoken {
-		return
+	if text := phrase(p.step.Name); !p.done && p.step.Name != "" && text != p.spoken {
+		p.spoken = text
+		fmt.Fprintf(p.w, "banger: %s\n", describe(p.step))
 	}
-	p.spoken = p.step.Name
-	fmt.Fprintf(p.w, "banger: %s\n", describe(p.step))
 }
 
 func (p *plainProgress) Done() {
@@ -90,9 +88,9 @@ func warn(w io.Writer, s api.StepEvent) {
 // describe is a step's name and what it is at.
 func describe(s api.StepEvent) string {
 	if s.Detail == "" {
-		return Clean(s.Name)
+		return phrase(s.Name)
 	}
-	return Clean(s.Name) + ": " + Clean(s.Detail)
+	return phrase(s.Name) + ": " + Clean(s.Detail)
 }
 
 // NewTerminalProgress keeps one line of w alive, which must be a terminal of

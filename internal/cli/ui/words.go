@@ -1,0 +1,35 @@
+package ui
+
+// words say what a step of the daemon means for a person. A step that is not
+// here has a name that says it.
+var words = map[string]string{
+	"queue":            "waiting for other VMs to boot",
+	"create.record":    "making the VM",
+	"create.image":     "getting the image",
+	"create.kernel":    "getting the kernel",
+	"create.disk":      "making the disk",
+	"create.commit":    "making the VM",
+	"start.record":     "starting",
+	"start.kernel":     "getting the kernel",
+	"start.network":    "connecting the network",
+	"start.console":    "starting",
+	"start.spawn":      "starting the machine",
+	"start.identity":   "starting the machine",
+	"start.configure":  "starting the machine",
+	"start.boot":       "booting",
+	"start.agent":      "waiting for the guest",
+	"start.commit":     "waiting for the guest",
+	"stop.record":      "stopping",
+	"stop.shutdown":    "waiting for the guest to shut down",
+	"stop.kill":        "ending the machine",
+	"delete.record":    "deleting",
+	"delete.kill":      "ending the machine",
+	"delete.directory": "deleting the disk",
+}
+
+func phrase(step string) string {
+	if words[step] != "" {
+		return words[step]
+	}
+	return Clean(step)
+}
