@@ -229,12 +229,12 @@ func (b *bootstrap) installRounds(ctx context.Context, all, done []Package) erro
 	return nil
 }
 
-// dpkg runs the new system's dpkg. It need not sync each file: a build that is
-// interrupted is thrown away.
+// dpkg runs the new system's dpkg.
 func (b *bootstrap) dpkg(ctx context.Context, args ...string) error {
 	chroot := Chroot{
 		Dir:    b.spec.Dir,
 		Binds:  []Bind{{Source: debDir(b.archive.fetch.cache), Target: debsInside}},
+		NoSync: true, // an interrupted build is thrown away
 		Hold:   b.spec.Hold,
 		Output: b.spec.Log,
 	}

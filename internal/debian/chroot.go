@@ -27,6 +27,9 @@ type Chroot struct {
 	Env []string
 	// Binds are shown inside, read-only.
 	Binds []Bind
+	// NoSync makes fsync and its kin do nothing for the programs: for a tree
+	// that is thrown away when the work is interrupted.
+	NoSync bool
 	// Hold are files that stay open until the last program inside has ended:
 	// a lock on the tree, so that nobody removes it earlier.
 	Hold []*os.File
@@ -58,10 +61,11 @@ const chrootArg0 = "banger-chroot"
 
 // chrootOrder is what the first process is told, as JSON in its argument.
 type chrootOrder struct {
-	Dir   string
-	Argv  []string
-	Env   []string
-	Binds []Bind
+	Dir    string
+	Argv   []string
+	Env    []string
+	Binds  []Bind
+	NoSync bool
 }
 
 // baseEnv is the environment of every program inside.
@@ -77,7 +81,7 @@ var baseEnv = []string{
 // gives a [*ChrootError].
 func (c Chroot) Run(ctx context.Context, argv ...string) error {
 	order, err := json.Marshal(chrootOrder{
-		Dir: c.Dir, Argv: argv, Env: append(baseEnv[:len(baseEnv):len(baseEnv)], c.Env...), Binds: c.Binds,
+		Dir: c.Dir, Argv: argv, Env: append(baseEnv[:len(baseEnv):len(baseEnv)], c.Env...), Binds: c.Binds, NoSync: c.NoSync,
 	})
 	if err != nil {
 		return fmt.Errorf("cannot encode a chroot's order: %w", err)

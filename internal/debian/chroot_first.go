@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -221,6 +222,12 @@ func runAndReap(order chrootOrder) (int, error) {
 	null, err := os.Open("/dev/null")
 	if err != nil {
 		return 0, err
+	}
+	if order.NoSync {
+		runtime.LockOSThread() // what this thread starts inherits its filter
+		if err := ignoreSync(); err != nil {
+			return 0, err
+		}
 	}
 	pid, err := syscall.ForkExec(program, order.Argv, &syscall.ProcAttr{
 		Dir:   "/",
