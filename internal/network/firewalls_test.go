@@ -150,7 +150,6 @@ func (l *lab) until(what string, isSo func() bool) {
 	for !isSo() {
 		select {
 		case <-l.changes.Changed():
-			l.changes.Take()
 		case <-late:
 			l.t.Fatalf("still not so: %s\n%s", what, l.rules())
 		}

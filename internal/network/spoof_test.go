@@ -235,7 +235,7 @@ func TestGuestsCannotFloodTheBridgeTable(t *testing.T) {
 	n := l.network()
 	g := l.guests(n, 1)[0]
 	defer l.take(n, "nothing else, IPv6 included")() // so that it depends on the port alone
-	g.resolves() // the bridge takes a moment to open a port whose tap was opened
+	g.resolves()                                     // the bridge takes a moment to open a port whose tap was opened
 	before := l.learned(g)
 	g.flood(0)
 	if after := l.learned(g); after != before {
