@@ -1,7 +1,6 @@
 package fctest_test
 
 import (
-	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
@@ -9,31 +8,20 @@ import (
 	"github.com/banger-vm/banger/internal/firecracker/fctest"
 )
 
-var fcmem string
-
-func TestMain(m *testing.M) {
-	os.Exit(withPrograms(m))
-}
-
-func withPrograms(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "fctest-bin")
-	if err != nil {
-		panic(err)
+// buildFcmem builds the program of the in-memory VMM.
+func buildFcmem(t *testing.T) string {
+	t.Helper()
+	bin := filepath.Join(t.TempDir(), "fcmem")
+	if output, err := exec.Command("go", "build", "-o", bin, "./fcmem").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, output)
 	}
-	defer os.RemoveAll(dir)
-	fcmem = filepath.Join(dir, "fcmem")
-	build := exec.Command("go", "build", "-o", fcmem, "./fcmem")
-	build.Stdout, build.Stderr = os.Stdout, os.Stderr
-	if err := build.Run(); err != nil {
-		panic(err)
-	}
-	return m.Run()
+	return bin
 }
 
 func TestMemory(t *testing.T) {
-	fctest.Run(t, fctest.Target{Bin: fcmem, Memory: true})
+	fctest.Run(t, fctest.Target{Bin: buildFcmem(t), Memory: true})
 }
 
 func TestMemoryGuest(t *testing.T) {
-	fctest.RunGuest(t, fctest.Target{Bin: fcmem, Memory: true})
+	fctest.RunGuest(t, fctest.Target{Bin: buildFcmem(t), Memory: true})
 }

@@ -10,6 +10,6 @@ import (
 
 func TestMemoryTap(t *testing.T) {
 	inNetns(t, func(t *testing.T, tap string) {
-		fctest.RunGuest(t, fctest.Target{Bin: fcmem, Memory: true, Tap: tap})
+		fctest.RunGuest(t, fctest.Target{Bin: buildFcmem(t), Memory: true, Tap: tap})
 	})
 }

@@ -17,7 +17,8 @@ import (
 )
 
 // realKernel is a target with a real guest. Its kernel is in the directory
-// that BANGER_TEST_KERNEL names, else where banger keeps its default one.
+// that BANGER_TEST_KERNEL names, else where banger keeps its default one, and
+// BANGER_TEST_GUEST names the guest's program where there is no Go to build it.
 func realKernel(t *testing.T, bin string) fctest.Target {
 	t.Helper()
 	dir := os.Getenv("BANGER_TEST_KERNEL")
@@ -29,7 +30,8 @@ func realKernel(t *testing.T, bin string) fctest.Target {
 		dir = filepath.Join(home, ".local/share/banger/kernels/generic-6.12")
 	}
 	target := fctest.Target{
-		Bin: bin, Kernel: filepath.Join(dir, "vmlinux"), Initrd: filepath.Join(dir, "initramfs"), BootTimeout: 3 * time.Minute,
+		Bin: bin, Kernel: filepath.Join(dir, "vmlinux"), Initrd: filepath.Join(dir, "initramfs"),
+		Guest: os.Getenv("BANGER_TEST_GUEST"), BootTimeout: 3 * time.Minute,
 	}
 	if _, err := os.Stat(target.Kernel); err != nil {
 		t.Fatalf("these tests boot guests: let banger fetch its default kernel first, or name another kernel's directory in BANGER_TEST_KERNEL (%v)", err)
