@@ -5,7 +5,6 @@ package fcqemu
 import (
 	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -21,7 +20,6 @@ import (
 
 	"github.com/banger-vm/banger/internal/firecracker"
 	"github.com/banger-vm/banger/internal/firecracker/fcserver"
-	"github.com/banger-vm/banger/internal/guest/serialmux"
 )
 
 func TestResetEndsTheMachineWithStatusZero(t *testing.T) {
@@ -148,57 +146,26 @@ func TestManyDevices(t *testing.T) {
 	}
 }
 
-func TestPauseStopsTheGuestAndResumeLetsItRun(t *testing.T) {
-	ctx := context.Background()
-	g := boot(t, config(t, "tick"))
-	g.expect("tick:")
-	for range 2 {
-		if err := g.Pause(ctx); err != nil {
-			t.Fatal(err)
-		}
-	}
-	drain(g)
-	time.Sleep(time.Second)
-	if n := drain(g); n > 0 {
-		t.Errorf("a paused guest wrote %d lines", n)
-	}
-	for range 2 {
-		if err := g.Resume(ctx); err != nil {
-			t.Fatal(err)
-		}
-	}
-	g.expect("tick:")
-}
-
-// drain takes the lines that are there already.
-func drain(g *testGuest) int {
-	for n := 0; ; n++ {
-		select {
-		case <-g.lines:
-		case <-time.After(200 * time.Millisecond):
-			return n
-		}
-	}
-}
-
 func TestTheGuestsClockGoesRight(t *testing.T) {
-	g := boot(t, config(t))
-	g.expect("guest: done")
+	const long = 5 * time.Second
+	g := boot(t, config(t, "tick"))
 	read := func() (guest, host int64) {
-		g.say("clock")
-		line := g.expect("clock:")
+		line := g.expect("tick:")
 		host = time.Now().UnixNano()
-		guest, err := strconv.ParseInt(strings.TrimPrefix(line, "clock: "), 10, 64)
+		guest, err := strconv.ParseInt(strings.TrimPrefix(line, "tick: "), 10, 64)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return guest, host
 	}
 	guest0, host0 := read()
-	time.Sleep(5 * time.Second)
 	guest1, host1 := read()
+	for host1-host0 < int64(long) {
+		guest1, host1 = read()
+	}
 	ppm := (float64(guest1-guest0)/float64(host1-host0) - 1) * 1e6
 	t.Logf("over %v the guest's clock was %.0f ppm off", time.Duration(host1-host0), ppm)
+	// What the guest says comes late by up to 100 ms on a busy host.
 	if ppm > 20_000 || ppm < -20_000 {
 		t.Errorf("the guest's clock is %.0f ppm off", ppm)
 	}
@@ -226,66 +193,6 @@ func TestAFullConsoleDoesNotStopTheGuest(t *testing.T) {
 	}
 	echo(t, conn, 1<<20)
 	t.Logf("answered %v after boot", time.Since(start))
-}
-
-func TestVsockBothWays(t *testing.T) {
-	uds := filepath.Join(t.TempDir(), "v.sock")
-	cfg := config(t, "vsock")
-	cfg.Vsock = &firecracker.Vsock{GuestCID: 3, UDSPath: uds}
-	g := bootWith(t, cfg, dialUnix(uds))
-	ctx, cancel := context.WithTimeout(context.Background(), bootTime)
-	defer cancel()
-
-	conn, err := g.Dial(ctx, 7)
-	if err != nil {
-		t.Fatal(err)
-	}
-	echo(t, conn, 16<<20)
-
-	if got := ask(t, g, ctx); got != "refused\n" {
-		t.Errorf("the host does not listen, the guest got %q", got)
-	}
-	ln, err := net.Listen("unix", uds+"_9")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	go greet(ln)
-	if got := ask(t, g, ctx); got != "hello, from the guest\n" {
-		t.Errorf("the guest got %q", got)
-	}
-	if _, err := g.Dial(ctx, 12345); !errors.Is(err, serialmux.ErrRefused) {
-		t.Errorf("a port that nobody serves: got %v, want a refusal", err)
-	}
-}
-
-// ask has the guest dial the host's port 9 and tell the answer.
-func ask(t *testing.T, g *testGuest, ctx context.Context) string {
-	t.Helper()
-	conn, err := g.Dial(ctx, 8)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	if _, err := conn.Write([]byte("go\n")); err != nil {
-		t.Fatal(err)
-	}
-	got, err := io.ReadAll(conn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(got)
-}
-
-// greet answers when the other side has said all.
-func greet(ln net.Listener) {
-	conn, err := ln.Accept()
-	if err != nil {
-		return
-	}
-	defer conn.Close()
-	words, _ := io.ReadAll(conn)
-	fmt.Fprintf(conn, "hello, %s", words)
 }
 
 // echo sends n bytes and checks that the same come back, then the end.
@@ -325,7 +232,7 @@ func TestBalloon(t *testing.T) {
 	if err := g.SetBalloon(ctx, 64); err != nil {
 		t.Fatal(err)
 	}
-	deadline := time.Now().Add(bootTime)
+	late := time.After(bootTime)
 	for {
 		s, err := g.BalloonStats(ctx)
 		if err != nil {
@@ -337,10 +244,11 @@ func TestBalloon(t *testing.T) {
 		if s.ActualMiB == 64 && s.FreeMemory != nil && *s.FreeMemory > 0 {
 			return
 		}
-		if time.Now().After(deadline) {
+		select {
+		case <-late:
 			t.Fatalf("the balloon stays at %+v", s)
+		case <-time.After(50 * time.Millisecond):
 		}
-		time.Sleep(50 * time.Millisecond)
 	}
 }
 

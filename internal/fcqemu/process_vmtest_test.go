@@ -37,6 +37,7 @@ type fcqemuProcess struct {
 	dir  string
 	cmd  *exec.Cmd
 	done chan struct{}
+	told chan string // the log's lines
 }
 
 // buildVMM is the directory of a fresh fcqemu, and its kernel and initramfs,
@@ -67,9 +68,15 @@ func startVMM(t testing.TB) *fcqemuProcess {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	lay(t, filepath.Join(kernelDir(t), "vmlinux"), filepath.Join(dir, "kernel"))
 	lay(t, buildInitramfs(t), filepath.Join(dir, "initrd"))
-	if err := os.WriteFile(filepath.Join(dir, "log"), nil, 0o600); err != nil {
+	if err := unix.Mkfifo(filepath.Join(dir, "log"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	// Both ends, so that neither opening waits for the other.
+	log, err := os.OpenFile(filepath.Join(dir, "log"), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { log.Close() })
 	for _, path := range []string{dir, filepath.Join(dir, "log")} {
 		if err := os.Chown(path, nobody, nobody); err != nil {
 			t.Fatal(err)
@@ -77,8 +84,8 @@ func startVMM(t testing.TB) *fcqemuProcess {
 	}
 	console, out := pipe(t)
 	in, keys := pipe(t)
-	v := &fcqemuProcess{t: t, dir: dir, done: make(chan struct{})}
-	v.testGuest = &testGuest{t: t, lines: make(chan string, 100_000), keys: keys}
+	v := &fcqemuProcess{t: t, dir: dir, done: make(chan struct{}), told: make(chan string, 10_000)}
+	v.testGuest = &testGuest{t: t, lines: make(chan string, 100_000), keys: keys, log: &logLines{}}
 	v.cmd = exec.Command(filepath.Join(programs, "fcqemu"), "--api-sock", "api.sock", "--id", "test", "--log-path", "log", "--level", "Info")
 	stderr, err := os.Create(filepath.Join(dir, "stderr"))
 	if err != nil {
@@ -95,8 +102,14 @@ func startVMM(t testing.TB) *fcqemuProcess {
 	go scan(console, v.lines)
 	go func() { _ = v.cmd.Wait(); close(v.done) }()
 	t.Cleanup(v.cleanUp)
+	serving := make(chan struct{})
+	go v.readLog(log, serving)
+	select {
+	case <-serving:
+	case <-v.done:
+		t.Fatal("fcqemu has ended at once")
+	}
 	v.Client = firecracker.NewClient(filepath.Join(dir, "api.sock"))
-	v.awaitAPI()
 	return v
 }
 
@@ -125,25 +138,35 @@ func (v *fcqemuProcess) cleanUp() {
 	_ = v.cmd.Process.Kill()
 	<-v.done
 	if v.t.Failed() {
-		v.t.Logf("console:\n%s\nlog:\n%s", strings.Join(v.seen, "\n"), v.logged())
+		v.t.Logf("console:\n%s\nlog:\n%s", strings.Join(v.seen, "\n"), v.log.text())
 	}
 }
 
-func (v *fcqemuProcess) logged() string {
-	text, _ := os.ReadFile(filepath.Join(v.dir, "log"))
-	return string(text)
+// readLog collects the log's lines, and closes serving when the API answers.
+func (v *fcqemuProcess) readLog(log io.Reader, serving chan<- struct{}) {
+	lines := bufio.NewScanner(log)
+	for lines.Scan() {
+		v.log.logf("%s", lines.Text())
+		v.told <- lines.Text()
+		if strings.Contains(lines.Text(), "API server started") {
+			close(serving)
+		}
+	}
 }
 
-func (v *fcqemuProcess) awaitAPI() {
+// tells waits for a line of the log that contains text.
+func (v *fcqemuProcess) tells(text string) {
 	v.t.Helper()
-	deadline := time.Now().Add(bootTime)
+	late := time.After(bootTime)
 	for {
-		if _, err := v.Describe(context.Background()); err == nil {
-			return
-		} else if time.Now().After(deadline) {
-			v.t.Fatalf("the API does not answer: %v", err)
+		select {
+		case line := <-v.told:
+			if strings.Contains(line, text) {
+				return
+			}
+		case <-late:
+			v.t.Fatalf("the log does not tell %q", text)
 		}
-		time.Sleep(2 * time.Millisecond)
 	}
 }
 
@@ -238,9 +261,7 @@ func TestAWholeLifeByTheAPI(t *testing.T) {
 	if status := v.status(); status != 0 {
 		t.Errorf("status %d, want 0", status)
 	}
-	if log := v.logged(); !strings.Contains(log, "the guest has reset the machine") {
-		t.Errorf("the log does not tell of the reset:\n%s", log)
-	}
+	v.tells("the guest has reset the machine")
 }
 
 // isConfined checks that QEMU is nobody, with no more groups, capabilities or

@@ -7,7 +7,6 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"fmt"
 	"io"
 	"net"
@@ -88,8 +87,6 @@ func do(verb string) {
 		links()
 	case "facts":
 		facts()
-	case "clock":
-		fmt.Println("clock:", time.Now().UnixNano())
 	case "read":
 		readDrive(arg)
 	case "write":
@@ -224,8 +221,7 @@ func udp(arg string) {
 	}
 }
 
-// vsock serves the guest's end of the vsock: port 7 echoes, 8 says what the
-// host's port 9 answered to "from the guest".
+// vsock serves the guest's end of the vsock: port 7 echoes.
 func vsock() {
 	port := portNamed(proto.SerialPort)
 	f, err := os.OpenFile("/dev/"+port, os.O_RDWR, 0)
@@ -237,7 +233,14 @@ func vsock() {
 			if err != nil {
 				return
 			}
-			go answer(m, conn, port)
+			if port != 7 {
+				conn.Close()
+				continue
+			}
+			go func() {
+				defer conn.Close()
+				_, _ = io.Copy(conn, conn)
+			}()
 		}
 	}))
 }
@@ -251,22 +254,4 @@ func portNamed(name string) string {
 	}
 	must(fmt.Errorf("no port %s", name))
 	return ""
-}
-
-func answer(m *serialmux.Mux, conn net.Conn, port uint32) {
-	defer conn.Close()
-	switch port {
-	case 7:
-		_, _ = io.Copy(conn, conn)
-	case 8:
-		host, err := m.Dial(context.Background(), 9)
-		if err != nil {
-			fmt.Fprintln(conn, "refused")
-			return
-		}
-		defer host.Close()
-		fmt.Fprintln(host, "from the guest")
-		host.(interface{ CloseWrite() error }).CloseWrite()
-		_, _ = io.Copy(conn, host)
-	}
 }
