@@ -93,7 +93,7 @@ func (b bench) cow(t *testing.T, dir string) string {
 // until it has reset itself, and gives its console and what its agent told.
 func (b bench) boot(t *testing.T, cow, do string) (console string, told map[string]string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 8*time.Minute)
 	defer cancel()
 	drives := []string{b.image, cow, b.kernel.Modules}
 	cmdline := "console=ttyS0 quiet loglevel=4 reboot=t panic=1 pci=off net.ifnames=0 tsc=reliable tsc_early_khz=" + tscKHz(t) +

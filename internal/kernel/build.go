@@ -182,7 +182,7 @@ func (s *Store) commit(built string, rec record) error {
 		return err
 	}
 	final := filepath.Join(s.Dir, rec.Name)
-	if err := os.RemoveAll(final); err != nil { // it has no record: no whole kernel
+	if err := os.RemoveAll(final); err != nil { // it has no record of this format: no whole kernel
 		return fmt.Errorf("cannot keep the kernel: %w", err)
 	}
 	if err := os.Rename(built, final); err != nil {

@@ -76,7 +76,9 @@ type record struct {
 	Early   []earlyModule `json:"early"`
 }
 
-const recordFormat = 1
+// recordFormat grows when kernels built before must be built again. Format 1
+// had its modules signed.
+const recordFormat = 2
 
 const (
 	recordFile   = "kernel.json"
@@ -170,7 +172,7 @@ func (s *Store) local() ([]Kernel, error) {
 }
 
 // load reads a kernel's record; fs.ErrNotExist when the store has no such
-// kernel.
+// kernel, or one that must be built again.
 func (s *Store) load(name string) (record, error) {
 	if !validName(name) {
 		return record{}, fs.ErrNotExist
@@ -184,7 +186,10 @@ func (s *Store) load(name string) (record, error) {
 	if err := json.Unmarshal(data, &rec); err != nil {
 		return record{}, fmt.Errorf("cannot read %s: %w", path, err)
 	}
-	if rec.Format != recordFormat {
+	if rec.Format < recordFormat {
+		return record{}, fmt.Errorf("kernel %s was built by an older banger: %w", name, fs.ErrNotExist)
+	}
+	if rec.Format > recordFormat {
 		return record{}, fmt.Errorf("cannot read %s: it has format %d, and this banger knows format %d", path, rec.Format, recordFormat)
 	}
 	return rec, nil

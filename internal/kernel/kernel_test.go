@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -169,6 +170,14 @@ func TestARecordOfANewerBangerIsToldNotGuessedAt(t *testing.T) {
 	}
 	put(t, filepath.Join(s.Dir, "mine", recordFile), string(data))
 	if _, err := s.Ensure(context.Background(), "mine", progress.Discard); err == nil || !strings.Contains(err.Error(), "format") {
+		t.Errorf("error is %v", err)
+	}
+}
+
+func TestAKernelOfAnOlderBangerIsAsGoodAsNone(t *testing.T) {
+	s := storeWith(t, "mine")
+	put(t, filepath.Join(s.Dir, "mine", recordFile), `{"format": 1, "name": "mine"}`)
+	if _, err := s.load("mine"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("error is %v", err)
 	}
 }

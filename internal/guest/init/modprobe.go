@@ -24,11 +24,7 @@ func serveModuleRequests() error {
 	if err := copyProgram("/proc/self/exe", modprobePath); err != nil {
 		return err
 	}
-	nodes := parseDevnames(string(devnames))
-	if kvmModule() != "" {
-		nodes = append(nodes, kvmNode)
-	}
-	for _, node := range nodes {
+	for _, node := range parseDevnames(string(devnames)) {
 		if err := node.make(); err != nil {
 			return err
 		}
@@ -163,8 +159,21 @@ func contains(list []string, name string) bool {
 }
 
 // kvmNode is not in modules.devname: on x86 the device belongs to no one
-// module, and udev loads the right one by the processor's alias.
+// module. udev loads the right one by the processor's alias, where there is an
+// udev, and late in the boot.
 var kvmNode = deviceNode{"/dev/kvm", unix.S_IFCHR, 10, 232}
+
+// offerKVM makes /dev/kvm work from the first moment on where the processor has
+// virtualization: its first opening loads the module.
+func offerKVM(module string) error {
+	if module == "" {
+		return nil
+	}
+	if err := kvmNode.make(); err != nil {
+		return err
+	}
+	return writeFiles([]runtimeFile{{"/run/modprobe.d/banger-kvm.conf", "alias " + kvmRequest + " " + module + "\n"}})
+}
 
 // kvmRequest is what the kernel asks for when that node is opened.
 const kvmRequest = "char-major-10-232"

@@ -100,6 +100,9 @@ func writeRuntime(kind initKind) error {
 	if err := writeFiles([]runtimeFile{{"/run/banger/init", string(kind) + "\n"}}); err != nil {
 		return err
 	}
+	if err := offerKVM(kvmModule()); err != nil {
+		return err
+	}
 	if kind != initSystemd {
 		return serveModuleRequests()
 	}
