@@ -34,6 +34,7 @@ var (
 		word   lastWord
 	}{
 		{"reboot: Power down", wordPowerOff},
+		{"reboot: Power off not available", wordPowerOff}, // Firecracker's machine has no such switch
 		{"reboot: System halted", wordHalt},
 		{"reboot: Restarting system", wordReboot},
 		{"Kernel panic - not syncing", wordPanic},

@@ -9,13 +9,14 @@ import (
 
 func TestWordOf(t *testing.T) {
 	tests := map[string]lastWord{
-		"[   12.345678] reboot: Power down\r":            wordPowerOff,
-		"reboot: Power down":                             wordPowerOff,
-		"[ 3.2] reboot: System halted":                   wordHalt,
-		"[12345.000001] reboot: Restarting system":       wordReboot,
-		"[    1.1] Kernel panic - not syncing: no init!": wordPanic,
-		"echo reboot: Power down":                        wordNone,
-		"":                                               wordNone,
+		"[   12.345678] reboot: Power down\r": wordPowerOff,
+		"reboot: Power down":                  wordPowerOff,
+		"[  182.060892] reboot: Power off not available: System halted instead": wordPowerOff,
+		"[ 3.2] reboot: System halted":                                          wordHalt,
+		"[12345.000001] reboot: Restarting system":                              wordReboot,
+		"[    1.1] Kernel panic - not syncing: no init!":                        wordPanic,
+		"echo reboot: Power down":                                               wordNone,
+		"":                                                                      wordNone,
 	}
 	for line, want := range tests {
 		if got := wordOf(line); got != want {

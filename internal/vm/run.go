@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -60,8 +61,31 @@ func newRun(life context.Context, runDir string, console *console) *run {
 		stages:  map[proto.Stage]bool{},
 		settled: make(chan struct{}),
 		agent: host.New(func(ctx context.Context, port uint32) (net.Conn, error) {
-			return firecracker.DialVsock(ctx, uds, port)
+			return dialGuest(ctx, uds, port)
 		}),
+	}
+}
+
+// A VMM hangs up on who dials a guest that does not answer within 2 seconds,
+// as it does when nobody listens. In a guest that has said hello somebody does,
+// so on a busy host, and after a resume, it is worth to ask again.
+const (
+	dialPatience = 10 * time.Second
+	dialPause    = 100 * time.Millisecond
+)
+
+// dialGuest connects to a port of a guest whose agent is up.
+func dialGuest(ctx context.Context, uds string, port uint32) (net.Conn, error) {
+	for deadline := time.Now().Add(dialPatience); ; {
+		conn, err := firecracker.DialVsock(ctx, uds, port)
+		if !errors.Is(err, firecracker.ErrNoListener) || time.Now().After(deadline) {
+			return conn, err
+		}
+		select {
+		case <-time.After(dialPause):
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%w: %w", context.Cause(ctx), err)
+		}
 	}
 }
 
