@@ -96,6 +96,20 @@ func (w *World) Close() {
 	}
 }
 
+// Shield lays a writable layer over dir, in this mount namespace only, so that
+// what a test writes there does not stay. The layer is kept below scratch.
+func Shield(dir, scratch string) error {
+	upper, work := filepath.Join(scratch, "upper"), filepath.Join(scratch, "work")
+	if err := errors.Join(os.MkdirAll(upper, 0o755), os.MkdirAll(work, 0o755)); err != nil {
+		return fmt.Errorf("cannot shield %s: %w", dir, err)
+	}
+	options := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", dir, upper, work)
+	if err := unix.Mount("overlay", dir, "overlay", 0, options); err != nil {
+		return fmt.Errorf("cannot shield %s: %w", dir, err)
+	}
+	return nil
+}
+
 func (w *World) privateMounts() error {
 	return unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
 }

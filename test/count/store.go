@@ -30,5 +30,13 @@ func fillStore(ctx context.Context) error {
 	if err := banger(ctx, "vm", "create", "--no-start", "--name", "store"); err != nil {
 		return err
 	}
-	return banger(ctx, "vm", "delete", "store")
+	if err := banger(ctx, "vm", "delete", "store"); err != nil {
+		return err
+	}
+	inits := exec.CommandContext(ctx, "go", "run", "./test/e2e/inits", "build/test/inits")
+	inits.Stdout, inits.Stderr = os.Stdout, os.Stderr
+	if err := inits.Run(); err != nil {
+		return fmt.Errorf("cannot make the images with other inits: %w", err)
+	}
+	return nil
 }

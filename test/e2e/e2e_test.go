@@ -35,21 +35,39 @@ var (
 	buildDir = absolute(or(os.Getenv("E2E_BUILD"), "../../build"))
 	storeDir = or(os.Getenv("E2E_STORE"), filepath.Join(os.Getenv("HOME"), ".local/share"))
 	waitFlag = os.Getenv("E2E_WAIT")
+	// initsDir holds what test/e2e/inits made.
+	initsDir = absolute("../../build/test/inits")
 )
 
 func TestMain(m *testing.M) {
-	if err := testenv.Enter(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	world, err := testenv.NewWorld()
+	status, err := inWorld(m.Run)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	status := m.Run()
-	world.Close()
 	os.Exit(status)
+}
+
+// inWorld runs the tests in a world of their own, where what they write into
+// the store does not stay.
+func inWorld(tests func() int) (int, error) {
+	if err := testenv.Enter(); err != nil {
+		return 0, err
+	}
+	world, err := testenv.NewWorld()
+	if err != nil {
+		return 0, err
+	}
+	defer world.Close()
+	scratch, err := os.MkdirTemp("/var/tmp", "banger-e2e")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(scratch)
+	if err := testenv.Shield(filepath.Join(storeDir, "banger"), scratch); err != nil {
+		return 0, err
+	}
+	return tests(), nil
 }
 
 func TestLife(t *testing.T) { run(t, "testdata/life") }
@@ -108,6 +126,7 @@ func setup(env *testscript.Env) error {
 		"BRIDGE":             fmt.Sprintf("bt%d", n),
 		"SERVER":             testenv.ServerName,
 		"BUILD":              buildDir,
+		"INITS":              initsDir,
 		"WAIT":               or(waitFlag, "--wait=agent"),
 	} {
 		env.Setenv(name, value)
