@@ -448,7 +448,8 @@ func TestBridgeNameIsTaken(t *testing.T) {
 	before := l.state()
 	n := New(l.cfg, l.log)
 	l.refuses(n.Set(context.Background(), l.leases(1)), "the name banger0 is taken by an interface that is not banger's")
-	l.refuses(n.Close(context.Background(), nil), "the name banger0 is taken by an interface that is not banger's")
+	must(t, n.Set(context.Background(), nil)) // without VMs it is no matter
+	must(t, n.Close(context.Background(), nil))
 	if diff := cmp.Diff(before, l.state()); diff != "" {
 		t.Errorf("it changed something:\n%s", diff)
 	}
@@ -485,7 +486,11 @@ func TestAnotherNameServerHoldsThePort(t *testing.T) {
 	pc, err := net.ListenPacket("udp4", ":53")
 	must(t, err)
 	defer pc.Close()
+	before := l.state()
 	l.refuses(l.network().Set(context.Background(), l.leases(1)), "another name server on this host holds port 53 on all addresses, 172.16.0.1 included")
+	if diff := cmp.Diff(before, l.state()); diff != "" {
+		t.Errorf("the failure left this (+):\n%s", diff)
+	}
 }
 
 func (l *lab) refuses(err error, want string) {

@@ -70,7 +70,7 @@ func (n *Network) Set(ctx context.Context, attached []Lease) error {
 	}
 	links, err := n.ours()
 	if err != nil {
-		return err
+		return n.harmless(err, attached)
 	}
 	_, bridged := links[n.cfg.Bridge]
 	n.up = n.up && bridged
@@ -78,7 +78,7 @@ func (n *Network) Set(ctx context.Context, attached []Lease) error {
 		return n.remove(ctx, links)
 	}
 	if !n.up {
-		return n.raise(ctx, attached, links)
+		return n.raiseOrNothing(ctx, attached, links)
 	}
 	err = n.change(attached, links)
 	n.up = err == nil // after a failure the next Set asserts everything anew
@@ -98,12 +98,24 @@ func (n *Network) Close(ctx context.Context, keep []Lease) error {
 	n.closed = true
 	links, err := n.ours()
 	if err != nil {
-		return err
+		return n.harmless(err, keep)
 	}
 	if len(keep) == 0 {
 		return n.remove(ctx, links)
 	}
 	return n.leave(keep, links)
+}
+
+// errForeign is wrapped where the bridge is somebody else's.
+var errForeign = errors.New("the bridge is not banger's")
+
+// harmless lets pass that the bridge is somebody else's while no VM needs one:
+// then there is nothing of ours on it.
+func (n *Network) harmless(err error, attached []Lease) error {
+	if errors.Is(err, errForeign) && len(attached) == 0 && !n.up {
+		return nil
+	}
+	return err
 }
 
 // leave keeps in the kernel what the VMs need and nothing more.
@@ -145,17 +157,38 @@ func (n *Network) ours() (map[string]link, error) {
 	ours := map[string]link{}
 	for _, l := range all {
 		if l.name == n.cfg.Bridge && !n.cfg.isOurs(l) {
-			return nil, &api.Error{
+			return nil, foreign{&api.Error{
 				Kind:    api.KindHost,
 				Message: fmt.Sprintf("the name %s is taken by an interface that is not banger's", l.name),
 				Hint:    fmt.Sprintf("set bridge_name in config.toml to another name, or remove it with `ip link delete %s` if nobody needs it", l.name),
-			}
+			}}
 		}
 		if _, isTap := n.cfg.slotOf(l.name); l.name == n.cfg.Bridge || isTap && l.kind == "tuntap" {
 			ours[l.name] = l
 		}
 	}
 	return ours, nil
+}
+
+// foreign is an api.Error that also wraps errForeign.
+type foreign struct{ said *api.Error }
+
+func (e foreign) Error() string { return e.said.Error() }
+
+func (e foreign) Unwrap() []error { return []error{e.said, errForeign} }
+
+// raiseOrNothing leaves nothing behind when it fails, unless there was
+// something before.
+func (n *Network) raiseOrNothing(ctx context.Context, attached []Lease, links map[string]link) error {
+	err := n.raise(ctx, attached, links)
+	if _, before := links[n.cfg.Bridge]; err == nil || before {
+		return err
+	}
+	made, listErr := n.ours()
+	if listErr != nil {
+		return errors.Join(err, listErr)
+	}
+	return errors.Join(err, n.remove(context.WithoutCancel(ctx), made))
 }
 
 // raise makes everything, or takes over what an earlier process left.

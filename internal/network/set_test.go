@@ -198,11 +198,16 @@ func TestSet(t *testing.T) {
 			{set: []int{0}, want: "guests - {} + {\"banger0t0\"}\nremove banger0t0\ntap banger0t0 for 720000\npin 172.16.0.2 06:00:ac:10:00:02 banger0t0"},
 		}},
 		{name: "the range is taken", host: printedHost{taken: "the route to 172.16.0.0/12 by tun0"}, steps: []step{
-			{set: []int{0}, fails: true, want: ""},
+			{set: []int{0}, fails: true, want: "close firewalld\nclose chains\n" + gone},
+		}},
+		{name: "the first VM's tap cannot be made", host: printedHost{fails: "tap banger0t0"}, steps: []step{
+			{set: []int{0}, fails: true, want: raise + "rules for {\"banger0t0\"}\ntap banger0t0 for 720000: fails\nclose firewalld\nclose chains\nremove banger0\n" + gone},
+			{set: []int{0}, want: "bridge banger0 172.16.0.1/24\nrules for {\"banger0t0\"}\ntap banger0t0 for 720000\npin 172.16.0.2 06:00:ac:10:00:02 banger0t0\n" + open},
 		}},
 		{name: "the bridge is another's", host: printedHost{present: []link{{name: "banger0", kind: "bridge"}}}, steps: []step{
 			{set: []int{0}, fails: true, want: ""},
-			{closing: true, fails: true, want: ""},
+			{set: nil, want: ""},
+			{closing: true, want: ""},
 		}},
 		{name: "a tap cannot be made, and then it can", host: printedHost{fails: "tap banger0t1"}, steps: []step{
 			{set: []int{0}, want: raise + "rules for {\"banger0t0\"}\ntap banger0t0 for 720000\npin 172.16.0.2 06:00:ac:10:00:02 banger0t0\n" + open},
@@ -260,7 +265,7 @@ func (s step) play(t *testing.T, i int, n *Network, host *printedHost) {
 	if (err != nil) != s.fails {
 		t.Errorf("step %d: error %v", i, err)
 	}
-	if err == nil && !s.closing && !s.busy {
+	if err == nil && n.up && !s.busy {
 		if err := n.tidyAll(); err != nil {
 			t.Errorf("step %d: %v", i, err)
 		}

@@ -98,9 +98,9 @@ func makeRoom(c *net.UDPConn) {
 	if err != nil {
 		return
 	}
-	raw.Control(func(fd uintptr) {
+	_ = raw.Control(func(fd uintptr) { // less room is no error
 		if unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, room) != nil {
-			unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, room)
+			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, room)
 		}
 	})
 }
@@ -139,8 +139,12 @@ func (f *Forwarder) datagram(query []byte, from netip.AddrPort) {
 	}
 	f.wg.Go(func() {
 		defer f.limits.queryDone(guest)
-		if answer := f.answer(query, overUDP); answer != nil {
-			f.udp.WriteToUDPAddrPort(answer, from)
+		answer := f.answer(query, overUDP)
+		if answer == nil {
+			return
+		}
+		if _, err := f.udp.WriteToUDPAddrPort(answer, from); err != nil {
+			f.log.Debug("cannot answer a name query", "error", err)
 		}
 	})
 }
@@ -172,20 +176,35 @@ func (f *Forwarder) stream(conn net.Conn, guest netip.Addr) {
 	defer conn.Close()
 	defer context.AfterFunc(f.ctx, func() { conn.Close() })()
 	c := &dns.Conn{Conn: conn}
-	for {
-		conn.SetDeadline(time.Now().Add(streamIdle))
-		query, err := c.ReadMsgHeader(nil)
-		if err != nil || !f.limits.query(guest) {
-			return
-		}
-		answer := f.answer(query, overTCP)
-		f.limits.queryDone(guest)
-		if answer == nil {
-			return
-		}
-		conn.SetDeadline(time.Now().Add(streamIdle))
-		if _, err := c.Write(answer); err != nil {
-			return
-		}
+	for f.converse(c, guest) == nil {
 	}
+}
+
+var (
+	errEnough  = errors.New("the guest asks too much")
+	errGarbage = errors.New("that is no query")
+)
+
+// converse takes one query and answers it.
+func (f *Forwarder) converse(c *dns.Conn, guest netip.Addr) error {
+	if err := c.SetDeadline(time.Now().Add(streamIdle)); err != nil {
+		return err
+	}
+	query, err := c.ReadMsgHeader(nil)
+	if err != nil {
+		return err
+	}
+	if !f.limits.query(guest) {
+		return errEnough
+	}
+	answer := f.answer(query, overTCP)
+	f.limits.queryDone(guest)
+	if answer == nil {
+		return errGarbage
+	}
+	if err := c.SetDeadline(time.Now().Add(streamIdle)); err != nil {
+		return err
+	}
+	_, err = c.Write(answer)
+	return err
 }

@@ -67,7 +67,7 @@ func (k *Kernel) NewWatch() (*Watch, error) {
 		return nil, fmt.Errorf("cannot open a netlink socket: %w", err)
 	}
 	if err := join(fd); err != nil {
-		unix.Close(fd)
+		_ = unix.Close(fd)
 		return nil, fmt.Errorf("cannot listen to changes of nftables rules: %w", err)
 	}
 	w := &Watch{k: k, file: os.NewFile(uintptr(fd), "nftables"), notify: make(chan struct{}, 1), done: make(chan struct{})}
