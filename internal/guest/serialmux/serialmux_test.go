@@ -179,6 +179,9 @@ func TestDeadlineAndClose(t *testing.T) {
 	if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Fatal(err)
 	}
+	if _, err := conn.Write([]byte("x")); err != nil { // what the other end waits for
+		t.Fatal(err)
+	}
 	conn.SetWriteDeadline(time.Now().Add(time.Millisecond))
 	if n, err := conn.Write(make([]byte, 2*window)); n > window || !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Fatal(n, err)
