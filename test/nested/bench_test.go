@@ -74,6 +74,8 @@ ip link set lo up
 ip tuntap add bare0 mode tap
 ip link set bare0 up
 mkdir -p -m 700 "$XDG_RUNTIME_DIR"
+mkdir -p /var/tmp/layer/upper /var/tmp/layer/work
+mount -t overlay -o "lowerdir=$XDG_DATA_HOME/banger,upperdir=/var/tmp/layer/upper,workdir=/var/tmp/layer/work" store "$XDG_DATA_HOME/banger"
 mkdir -p /var/tmp/image/root /var/tmp/image/save
 cd /var/tmp/image
 mount -o ro,loop,noload "$ROOTFS" root

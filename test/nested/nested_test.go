@@ -125,7 +125,7 @@ func environment(p place, k *kit) map[string]string {
 		"BANGER_FIRECRACKER_BIN": k.in(p, "firecracker"),
 		"BANGER_DEFAULT_VCPUS":   "1",
 		"BANGER_DEFAULT_MEMORY":  "1GiB",
-		"BANGER_BOOT_TIMEOUT":    "6m",
+		"BANGER_BOOT_TIMEOUT":    "15m",
 		"BANGER_TEST_KERNEL":     filepath.Join(p.data(), "banger/kernels", kernelName),
 		"BANGER_TEST_INITRAMFS":  k.in(p, "initramfs"),
 		"BANGER_TEST_GUEST":      k.in(p, "testguest"),

@@ -38,7 +38,7 @@ type event struct {
 
 // of reports the output that run produces, as it comes, until run is over.
 func (r *report) of(run func(out io.Writer)) {
-	cmd := exec.Command("go", "tool", "test2json")
+	cmd := exec.Command("go", "tool", "test2json", "-t")
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
