@@ -231,6 +231,38 @@ func TestRelayBounded(t *testing.T) {
 	}
 }
 
+// TestClientOfStuckGuest has an agent that neither reads nor says anything: a
+// client that goes must be seen to go, its input unread as it is.
+func TestClientOfStuckGuest(t *testing.T) {
+	stop := make(chan struct{})
+	defer close(stop)
+	guest, err := hostile(t, accepted(func(net.Conn) { <-stop })).Exec(t.Context(), proto.Exec{Argv: []string{"x"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "d"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	client, err := net.Dial("unix", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	daemon, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		client.SetWriteDeadline(time.Now().Add(100 * time.Millisecond)) // by then all buffers are full
+		io.Copy(client, endless{})
+		client.Close()
+	}()
+	if _, err := host.Relay(daemon, guest); !errors.Is(err, host.ErrClientGone) {
+		t.Fatal(err)
+	}
+}
+
 type endless struct{}
 
 func (endless) Read(p []byte) (int, error) { return len(p), nil }

@@ -6,6 +6,11 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/banger-vm/banger/internal/guest/proto"
 )
@@ -28,11 +33,15 @@ var ErrClientGone = errors.New("the client went away before its command was over
 // the client that is not a well-formed exec frame. Memory use is one frame each
 // way, and a side that does not read slows the other down.
 func Relay(client, guest net.Conn) (Outcome, error) {
-	gone := make(chan struct{})
+	gone := make(chan struct{}) // closed when the client is
+	done := make(chan struct{})
 	go func() {
-		defer close(gone)
+		defer close(done)
+		_, err := io.Copy(guestWriter{guest, client}, onlyReader{client})
+		if !errors.Is(err, errGuestLost) {
+			close(gone)
+		}
 		// However this ends, the agent must see that nobody is there any more.
-		_, _ = io.Copy(onlyWriter{guest}, onlyReader{client})
 		guest.Close()
 	}()
 	outcome, err := relayGuest(client, guest)
@@ -41,15 +50,64 @@ func Relay(client, guest net.Conn) (Outcome, error) {
 	}
 	client.Close()
 	guest.Close()
-	<-gone
+	<-done
 	return outcome, err
 }
 
-// onlyReader and onlyWriter keep io.Copy from splicing in the kernel, where a
-// close of the other end could not be told from an error.
+// errGuestLost says that the guest's connection takes no more.
+var errGuestLost = errors.New("the connection to the guest is lost")
+
+// onlyReader keeps io.Copy from other ways than reading and writing.
 type onlyReader struct{ io.Reader }
 
-type onlyWriter struct{ io.Writer }
+// lookAfter is how long a guest may take nothing before Relay looks whether the
+// client is still there: it does not read from the client meanwhile, and would
+// not see it go.
+const lookAfter = time.Second
+
+// guestWriter writes to the guest for as long as the client is there. A guest
+// that takes nothing may be paused, so that alone ends nothing.
+type guestWriter struct{ guest, client net.Conn }
+
+func (w guestWriter) Write(p []byte) (int, error) {
+	total := 0
+	for {
+		if err := w.guest.SetWriteDeadline(time.Now().Add(lookAfter)); err != nil {
+			return total, fmt.Errorf("%w: %w", errGuestLost, err)
+		}
+		n, err := w.guest.Write(p[total:])
+		total += n
+		if err == nil {
+			return total, nil
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return total, fmt.Errorf("%w: %w", errGuestLost, err)
+		}
+		if hasGone(w.client) {
+			return total, ErrClientGone
+		}
+	}
+}
+
+// hasGone looks whether a socket's other end is closed, whatever is still to be
+// read. Of a connection that is no socket it knows nothing.
+func hasGone(conn net.Conn) bool {
+	socket, ok := conn.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	control, err := socket.SyscallConn()
+	if err != nil {
+		return false
+	}
+	gone := false
+	err = control.Control(func(fd uintptr) {
+		events := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+		n, err := unix.Poll(events, 0)
+		gone = err == nil && n > 0
+	})
+	return gone || err != nil
+}
 
 func isClosed(c <-chan struct{}) bool {
 	select {
