@@ -127,6 +127,14 @@ func (a *Agent) setHostname(name string) error {
 	)
 }
 
+// keepHostname sets the name once more: an init that read its file just before
+// it was written may have set an older one since.
+func (a *Agent) keepHostname() {
+	if name := a.present().host; name != "" {
+		_ = a.kernel.SetHostname(name) // the call that configured it told of any error
+	}
+}
+
 // setHosts lets the guest resolve its own name, and localhost in an image that
 // has no hosts file at all.
 func (a *Agent) setHosts(name string) error {

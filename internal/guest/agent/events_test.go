@@ -60,15 +60,21 @@ func TestNotify(t *testing.T) {
 	if early.Hello.Init != proto.InitSystemd || early.Hello.Version != "v1" || early.Hello.BootID == "" || early.Hello.Kernel == "" {
 		t.Fatalf("%+v", early.Hello)
 	}
-	if err := g.Configure(t.Context(), proto.Config{}); err != nil {
+	if err := g.Configure(t.Context(), proto.Config{Hostname: "box"}); err != nil {
 		t.Fatal(err)
 	}
+	g.kernel.SetHostname("localhost") // as the image's init does
 	for _, word := range []string{"default", "default", "system", "poweroff"} {
 		if err := agent.Notify(socket, word); err != nil {
 			t.Fatal(err)
 		}
 	}
 	expect(t, early, defaultReady, systemReady, poweroff)
+	g.kernel.mu.Lock()
+	if g.kernel.hostname != "box" {
+		t.Errorf("the host name is %q", g.kernel.hostname)
+	}
+	g.kernel.mu.Unlock()
 	expect(t, g.watch(t), defaultReady, systemReady, poweroff)
 	if err := agent.Notify(socket, "nonsense"); err == nil {
 		t.Fatal("a word that is none was taken")

@@ -110,6 +110,9 @@ func (a *Agent) takeWord(conn *net.UnixConn) error {
 	if !known {
 		return errors.New("there is no such word")
 	}
+	if event.Kind == proto.EventReady {
+		a.keepHostname()
+	}
 	a.events.add(event)
 	if event.Kind == proto.EventGoodbye {
 		a.events.told(goodbyeTimeout)
