@@ -89,6 +89,9 @@ func run(ctx context.Context) error {
 		return err
 	}
 	defer consoles.Close()
+	if err := freeRange(cfg); err != nil {
+		return err
+	}
 	pool := network.Config{Bridge: cfg.BridgeName, Addr: cfg.Bridge, Ready: cfg.TapPoolSize, Upstreams: cfg.Upstreams, UIDBase: vm.UIDBase, State: paths.State}
 	choose := func() (vmm.Choice, error) {
 		return vmm.Choose(vmm.Options{Want: cfg.VMM, FirecrackerBin: cfg.FirecrackerBin, Companions: companions})
@@ -171,6 +174,20 @@ func guestKey(cfg *config.Config) (sshkey.Key, error) {
 		return sshkey.Ensure(cfg.SSHKeyPath)
 	}
 	return sshkey.Load(cfg.SSHKeyPath)
+}
+
+// freeRange picks a range that nothing else on the host uses, where the user has
+// set none.
+func freeRange(cfg *config.Config) error {
+	if cfg.Origin("cidr") != config.OriginDefault || cfg.Origin("bridge_ip") != config.OriginDefault {
+		return nil
+	}
+	free, err := network.Free(cfg.BridgeName)
+	if err != nil {
+		return err
+	}
+	cfg.Bridge = free
+	return nil
 }
 
 // killAt ends this process at the step named, as kill -9 would: for the tests

@@ -50,6 +50,9 @@ func (v *machine) start(ctx context.Context, wait api.Wait, report progress.Func
 	}
 	defer leave()
 
+	if err := v.renewLease(); err != nil {
+		return err
+	}
 	before := v.record()
 	var undone undo.Stack
 	defer func() {
@@ -156,6 +159,25 @@ func (v *machine) start(ctx context.Context, wait api.Wait, report progress.Func
 		return waited
 	}
 	return v.awaitStage(ctx, r, wait)
+}
+
+// renewLease gives a VM another place in the network when the configured range
+// has changed since it got its own.
+func (v *machine) renewLease() error {
+	m := v.m
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.Pool.Fits(v.record().Lease) {
+		return nil
+	}
+	lease, err := m.Pool.Pick(m.taken())
+	if err != nil {
+		return err
+	}
+	if err := os.Lchown(v.disk(), lease.UID, -1); err != nil {
+		return fmt.Errorf("cannot give the VM's disk to its new user: %w", err)
+	}
+	return v.change(func(r *Record) error { r.Lease = lease; return nil })
 }
 
 // queue waits for a place among the boots, of which there are as many at once
