@@ -84,12 +84,15 @@ func findProgram(o order) (string, error) {
 	}
 	var denied error
 	for _, dir := range filepath.SplitList(lookup(o.env, "PATH")) {
-		path, err := checkProgram(inDir(o.dir, filepath.Join(dir, name)), name)
+		path := inDir(o.dir, filepath.Join(dir, name))
+		if _, err := os.Stat(path); err != nil {
+			continue
+		}
+		_, err := checkProgram(path, name)
 		if err == nil {
 			return path, nil
 		}
-		var e *proto.ExecError
-		if denied == nil && errors.As(err, &e) && e.Kind == proto.ExecCannot {
+		if denied == nil {
 			denied = err
 		}
 	}
