@@ -38,6 +38,7 @@ var spawn Spawn
 func TestMain(m *testing.M) {
 	os.Exit(OnMainThread(func(s Spawn) int {
 		spawn = s
+		defer func() { _ = os.RemoveAll(programDir) }()
 		return m.Run()
 	}))
 }

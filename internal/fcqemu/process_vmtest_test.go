@@ -40,13 +40,16 @@ type fcqemuProcess struct {
 	told chan string // the log's lines
 }
 
-// buildVMM is the directory of a fresh fcqemu, and its kernel and initramfs,
-// that everybody can read.
+// programDir is where buildVMM built, to be removed at the end.
+var programDir string
+
+// buildVMM is the directory of a fresh fcqemu that everybody can read.
 var buildVMM = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "fcqemu-program-")
 	if err != nil {
 		return "", err
 	}
+	programDir = dir
 	build := exec.Command("go", "build", "-o", filepath.Join(dir, "fcqemu"), "github.com/banger-vm/banger/cmd/fcqemu")
 	if out, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("cannot build fcqemu: %w\n%s", err, out)
