@@ -136,7 +136,7 @@ func awaitGone(ts *testscript.TestScript, neg bool, args []string) {
 // execDies VM PATTERN kills the daemon while a command runs, and checks what
 // the command's client says.
 func execDies(ts *testscript.TestScript, neg bool, args []string) {
-	cmd := command(ts, []string{"banger", "vm", "exec", args[0], "--", "sh", "-c", "echo up; sleep 100000"})
+	cmd := command(ts, []string{"banger", "vm", "exec", "--wait=agent", args[0], "--", "sh", "-c", "echo up; sleep 100000"})
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	out, err := cmd.StdoutPipe()
