@@ -313,3 +313,16 @@ func TestRuntimeFilesStayInRun(t *testing.T) {
 		}
 	}
 }
+
+func TestEachLinkOfSystemdLeadsToAUnitThatIsWritten(t *testing.T) {
+	written := map[string]bool{}
+	for _, f := range systemdFiles {
+		written[f.path] = true
+	}
+	for name, to := range systemdLinks {
+		unit, inside := strings.CutPrefix(to, "../")
+		if to != "/dev/null" && (!inside || !written["/run/systemd/system/"+unit]) {
+			t.Errorf("%s leads to %s", name, to)
+		}
+	}
+}

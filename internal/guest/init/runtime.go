@@ -43,15 +43,9 @@ Type=oneshot
 RemainAfterExit=yes
 ExecStart=-/run/banger/agent notify system
 `},
-	{"/run/systemd/system/banger-goodbye@.service", `[Unit]
-Description=Tell banger why the machine ends (%i)
-DefaultDependencies=no
-Before=shutdown.target umount.target final.target
-[Service]
-Type=oneshot
-TimeoutStartSec=5
-ExecStart=-/run/banger/agent notify %i
-`},
+	goodbyeUnit("poweroff"),
+	goodbyeUnit("reboot"),
+	goodbyeUnit("halt"),
 	{"/run/systemd/network/00-banger-eth0.network", `# eth0 is configured by banger.
 [Match]
 Name=eth0
@@ -70,14 +64,28 @@ ForwardToConsole=no
 	{"/run/initramfs/fsck-root", ""},
 }
 
+// goodbyeUnit runs at the start of a shutdown. (An instance of a template would
+// not: its slice goes with the shutdown, and so does its job.)
+func goodbyeUnit(reason string) runtimeFile {
+	return runtimeFile{"/run/systemd/system/banger-goodbye-" + reason + ".service", `[Unit]
+Description=Tell banger why the machine ends (` + reason + `)
+DefaultDependencies=no
+Before=shutdown.target umount.target final.target
+[Service]
+Type=oneshot
+TimeoutStartSec=5
+ExecStart=-/run/banger/agent notify ` + reason + `
+`}
+}
+
 // systemdLinks hang the units above into the boot, and mask what would wait for
 // a network manager's word on eth0, or talk to a console that nobody sits at.
 var systemdLinks = map[string]string{
 	"sysinit.target.wants/banger-ready-default.service":     "../banger-ready-default.service",
 	"default.target.wants/banger-ready-system.service":      "../banger-ready-system.service",
-	"poweroff.target.wants/banger-goodbye@poweroff.service": "../banger-goodbye@.service",
-	"reboot.target.wants/banger-goodbye@reboot.service":     "../banger-goodbye@.service",
-	"halt.target.wants/banger-goodbye@halt.service":         "../banger-goodbye@.service",
+	"poweroff.target.wants/banger-goodbye-poweroff.service": "../banger-goodbye-poweroff.service",
+	"reboot.target.wants/banger-goodbye-reboot.service":     "../banger-goodbye-reboot.service",
+	"halt.target.wants/banger-goodbye-halt.service":         "../banger-goodbye-halt.service",
 
 	"systemd-networkd-wait-online.service": "/dev/null",
 	"NetworkManager-wait-online.service":   "/dev/null",
