@@ -80,8 +80,8 @@ lint: vet ## vet and golangci-lint, which is built on first use
 docs: ## write docs/reference anew
 	$(GO) test ./internal/cli -run '^TestReference$$' -update
 
-bench: test-setup build ## every benchmark, as root
-	$(GO) test -tags 'hosttest vmtest e2e nested bench' -run '^$$' -bench . -p 1 -timeout 90m ./...
+bench: test-setup build ## every figure beside its floor or peer, as root; ARGS='-only exec' for some
+	@$(GO) run ./test/bench $(ARGS)
 
 vuln: ## known vulnerabilities in what banger is built from; needs the internet
 	$(GO) tool -modfile=tools/go.mod govulncheck ./...

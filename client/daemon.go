@@ -72,7 +72,7 @@ func lock(ctx context.Context, path string) (unlock func(), err error) {
 		}
 		return func() { file.Close() }, nil
 	case <-ctx.Done():
-		go func() { <-got; file.Close() }()
+		go func() { <-got; file.Close() }() //nolint:errcheck // whoever wanted the lock is gone
 		return nil, canceled(ctx)
 	}
 }
@@ -157,7 +157,7 @@ const maxLog = 10 << 20
 
 func openLog(path string) (log *os.File, size int64, err error) {
 	if info, err := os.Stat(path); err == nil && info.Size() > maxLog {
-		os.Rename(path, path+".1") // where that fails the log only grows longer
+		_ = os.Rename(path, path+".1") // where that fails the log only grows longer
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, 0, cannotLog(err)

@@ -31,12 +31,12 @@ func TellReady(failure error) {
 	pipe := os.NewFile(uintptr(fd), ReadyEnv)
 	defer pipe.Close()
 	if failure == nil {
-		pipe.WriteString(readyWord)
+		_, _ = pipe.WriteString(readyWord) // a starter that is gone needs no word
 		return
 	}
 	told := &api.Error{Kind: api.KindInternal, Message: failure.Error()}
 	errors.As(failure, &told)
-	json.NewEncoder(pipe).Encode(told)
+	_ = json.NewEncoder(pipe).Encode(told)
 }
 
 // KeepReady keeps the children of a starting daemon from inheriting the

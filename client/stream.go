@@ -66,7 +66,7 @@ func (c *Client) handshake(ctx context.Context, conn net.Conn, path, protocol st
 		return nil, c.broken(ctx, err)
 	}
 	reader := bufio.NewReaderSize(conn, 64<<10)
-	resp, err := http.ReadResponse(reader, req)
+	resp, err := http.ReadResponse(reader, req) //nolint:bodyclose // the connection is the body, and lives on
 	if err != nil {
 		return nil, c.broken(ctx, err)
 	}

@@ -57,7 +57,7 @@ func (c *Client) Create(ctx context.Context, req api.CreateRequest, report Repor
 }
 
 func (c *Client) create(ctx, session context.Context, req api.CreateRequest, report Report) (*Created, error) {
-	resp, err := c.send(session, http.MethodPost, "/v1/vms", req)
+	resp, err := c.send(session, http.MethodPost, "/v1/vms", req) //nolint:bodyclose // Created closes it
 	if err != nil {
 		return nil, interruptedOr(ctx, err)
 	}

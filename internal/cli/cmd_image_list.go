@@ -62,7 +62,7 @@ func newImageShowCommand(d *deps) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "show <image>",
 		Short: "Show all that is known of an image",
-		Args:  exactly(1, "an image"),
+		Args:  one("an image"),
 		RunE:  func(c *cobra.Command, args []string) error { return runImageShow(c.Context(), o, d, args[0]) },
 	}
 	addJSON(c, &o.json)

@@ -51,7 +51,7 @@ func newVMShowCommand(d *deps) *cobra.Command {
 	c := &cobra.Command{
 		Use:               "show <vm>",
 		Short:             "Show all that is known of a VM",
-		Args:              exactly(1, "a VM"),
+		Args:              one("a VM"),
 		ValidArgsFunction: d.completeVMs,
 		RunE:              func(c *cobra.Command, args []string) error { return runVMShow(c.Context(), o, d, args[0]) },
 	}

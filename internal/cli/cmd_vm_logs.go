@@ -25,7 +25,7 @@ func newVMLogsCommand(d *deps) *cobra.Command {
 	c := &cobra.Command{
 		Use:               "logs <vm>",
 		Short:             "Show what a guest said: its console, its kernel, its journal",
-		Args:              exactly(1, "a VM"),
+		Args:              one("a VM"),
 		ValidArgsFunction: d.completeVMs,
 		RunE:              func(c *cobra.Command, args []string) error { return runVMLogs(c.Context(), o, d, args[0]) },
 	}

@@ -125,7 +125,10 @@ func (d *deps) endSession(created *client.Created) {
 	err := d.client.DeleteVM(ctx, created.VM.ID, nil)
 	created.Close()
 	var told *api.Error
-	if err != nil && !(errors.As(err, &told) && told.Kind == api.KindNotFound) {
+	if errors.As(err, &told) && told.Kind == api.KindNotFound {
+		return
+	}
+	if err != nil {
 		fmt.Fprintf(d.errs, "banger: warning: %s is still being deleted: %v\n", created.VM.Name, err)
 	}
 }

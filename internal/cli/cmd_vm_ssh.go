@@ -53,7 +53,7 @@ func newVMSSHProxyCommand(d *deps) *cobra.Command {
 		Use:    "ssh-proxy <vm>",
 		Short:  "Connect stdin and stdout to a VM's SSH server (for ssh's ProxyCommand)",
 		Hidden: true,
-		Args:   exactly(1, "a VM"),
+		Args:   one("a VM"),
 		RunE:   func(c *cobra.Command, args []string) error { return runVMSSHProxy(c.Context(), args[0], d) },
 	}
 }
@@ -67,7 +67,7 @@ func runVMSSHProxy(ctx context.Context, vm string, d *deps) error {
 	defer context.AfterFunc(ctx, func() { stream.Close() })()
 	go func() {
 		if _, err := io.Copy(stream, d.in); err == nil {
-			stream.CloseWrite()
+			_ = stream.CloseWrite()
 		}
 	}()
 	if _, err := io.Copy(d.out, stream); err != nil && ctx.Err() == nil {

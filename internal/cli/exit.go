@@ -61,7 +61,7 @@ func report(w io.Writer, err error, asJSON bool) int {
 	}
 	for _, e := range split(err) {
 		if asJSON {
-			ui.JSONLine(w, api.Event{Error: asAPI(e)})
+			_ = ui.JSONLine(w, api.Event{Error: asAPI(e)})
 			continue
 		}
 		fmt.Fprint(w, sentence(asAPI(e)))
@@ -111,10 +111,10 @@ func bad(hint, format string, args ...any) error {
 	return &api.Error{Kind: api.KindBadRequest, Message: fmt.Sprintf(format, args...), Hint: hint}
 }
 
-// exactly is a check of the number of arguments that says which are wanted.
-func exactly(n int, what string) cobra.PositionalArgs {
+// one is a check for a single argument that says which is wanted.
+func one(what string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
-		if len(args) != n {
+		if len(args) != 1 {
 			return usage(c, fmt.Sprintf("%s takes %s, not %d arguments", c.CommandPath(), what, len(args)))
 		}
 		return nil

@@ -39,7 +39,7 @@ func (d *deps) runSSH(ctx context.Context, vm api.VM, terminal string, args []st
 	// The terminal sends its signals to ssh itself.
 	defer d.interrupts.divert(func(s syscall.Signal) {
 		if s == syscall.SIGTERM || s == syscall.SIGHUP {
-			command.Process.Signal(s)
+			_ = command.Process.Signal(s)
 		}
 	})()
 	return sshStatus(command.Wait())

@@ -51,7 +51,7 @@ func raw(in *os.File) (restore func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	return func() { term.Restore(int(in.Fd()), before) }, nil
+	return func() { _ = term.Restore(int(in.Fd()), before) }, nil
 }
 
 // followSize calls resize whenever the terminal's size changes, until ctx ends.

@@ -3,7 +3,6 @@ package config
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/netip"
 	"net/url"
@@ -277,7 +276,7 @@ func setLevel(c *Config, s string) error {
 	if err := setOneOf(&name, strings.ToLower(s), "debug", "info", "warn", "error"); err != nil {
 		return err
 	}
-	return (*slog.Level)(&c.LogLevel).UnmarshalText([]byte(name))
+	return c.LogLevel.UnmarshalText([]byte(name))
 }
 
 func setMiB(dst *int64, s string, least int64) error {

@@ -23,7 +23,7 @@ func NewJSONProgress(w io.Writer) Progress { return jsonProgress{w} }
 
 type jsonProgress struct{ w io.Writer }
 
-func (p jsonProgress) Step(s api.StepEvent) { JSONLine(p.w, api.Event{Step: &s}) }
+func (p jsonProgress) Step(s api.StepEvent) { _ = JSONLine(p.w, api.Event{Step: &s}) }
 func (p jsonProgress) Done()                {}
 
 // Patience is how long an operation may take before plain progress, which
@@ -175,7 +175,7 @@ func cut(s string, width int) string {
 
 func (p *terminalProgress) erase() {
 	if p.drawn {
-		io.WriteString(p.w, "\r\x1b[K")
+		fmt.Fprint(p.w, "\r\x1b[K")
 		p.drawn = false
 	}
 }
