@@ -22,10 +22,11 @@ type machine struct {
 	// turn is held by the one operation that changes the VM.
 	turn chan struct{}
 
-	mu   sync.Mutex
-	rec  Record
-	run  *run     // nil unless a VMM runs
-	gone []string // why it can't be used, when its record was set aside
+	mu  sync.Mutex
+	rec Record
+	run *run // nil unless a VMM runs
+	// interrupt ends the start that has the turn; nil when none has.
+	interrupt context.CancelCauseFunc
 }
 
 func (m *Manager) newMachine(r Record) (*machine, error) {
@@ -82,6 +83,32 @@ func (v *machine) begin(ctx context.Context) (end func(), err error) {
 	case <-ctx.Done():
 		return nil, fmt.Errorf("cannot wait for VM %s, which is busy: %w", v.record().Name, context.Cause(ctx))
 	}
+}
+
+// errInterrupted is a start that gave way to a stop or a delete.
+var errInterrupted = fmt.Errorf("the VM was stopped or deleted while it started: %w", context.Canceled)
+
+// interruptible makes the context of an operation that gives way.
+func (v *machine) interruptible(ctx context.Context) (_ context.Context, done func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	v.setInterrupt(cancel)
+	return ctx, func() { v.setInterrupt(nil); cancel(nil) }
+}
+
+func (v *machine) setInterrupt(cancel context.CancelCauseFunc) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.interrupt = cancel
+}
+
+// beginAfter takes the turn from a start that has it.
+func (v *machine) beginAfter(ctx context.Context) (end func(), err error) {
+	v.mu.Lock()
+	if v.interrupt != nil {
+		v.interrupt(errInterrupted)
+	}
+	v.mu.Unlock()
+	return v.begin(ctx)
 }
 
 func (v *machine) record() Record {

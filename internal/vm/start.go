@@ -24,34 +24,44 @@ func (m *Manager) Start(ctx context.Context, nameOrID string, wait api.Wait, rep
 	if err != nil {
 		return api.VM{}, err
 	}
+	r, err := v.startInTurn(ctx, report)
+	if err != nil {
+		return v.describe(), err
+	}
+	return v.describe(), v.awaitStage(ctx, r, wait)
+}
+
+// startInTurn takes the VM's turn for the start alone: while its guest goes on
+// to the stage that somebody waits for, others can stop or delete it.
+func (v *machine) startInTurn(ctx context.Context, report progress.Func) (*run, error) {
 	end, err := v.begin(ctx)
 	if err != nil {
-		return api.VM{}, err
+		return nil, err
 	}
 	defer end()
 	if err := require(v.record(), "start", api.StateCreated, api.StateStopped, api.StateFailed); err != nil {
-		return api.VM{}, err
+		return nil, err
 	}
-	if err := v.start(ctx, wait, report); err != nil {
-		return v.describe(), err
-	}
-	return v.describe(), nil
+	return v.start(ctx, report)
 }
 
-// start is one start, straight through. The caller holds the VM's turn.
-func (v *machine) start(ctx context.Context, wait api.Wait, report progress.Func) (err error) {
+// start is one start, straight through, to the agent's hello. The caller holds
+// the VM's turn; a stop or a delete interrupts it.
+func (v *machine) start(ctx context.Context, report progress.Func) (r *run, err error) {
+	ctx, done := v.interruptible(ctx)
+	defer done()
 	m, s := v.m, v.m.steps(report)
 	if err := disk.CheckSpace(m.StateDir, minFree, "the VM's disk"); err != nil {
-		return err
+		return nil, err
 	}
 	leave, err := m.queue(ctx, report)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer leave()
 
 	if err := v.renewLease(); err != nil {
-		return err
+		return nil, err
 	}
 	before := v.record()
 	var undone undo.Stack
@@ -68,7 +78,7 @@ func (v *machine) start(ctx context.Context, wait api.Wait, report progress.Func
 		})
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var k kernel.Kernel
 	err = s.do(ctx, "start.kernel", func() error {
@@ -76,16 +86,15 @@ func (v *machine) start(ctx context.Context, wait api.Wait, report progress.Func
 		return err
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	err = s.do(ctx, "start.network", func() error {
 		undone.Push("the network", func(ctx context.Context) error { return m.detach(ctx, before.ID) })
 		return m.attach(ctx, before.ID, before.Lease)
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	var r *run
 	var tty *os.File
 	err = s.do(ctx, "start.console", func() error {
 		undone.Push("the VMM's directory", func(context.Context) error { return v.clearRunDir() })
@@ -93,7 +102,7 @@ func (v *machine) start(ctx context.Context, wait api.Wait, report progress.Func
 		return err
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer tty.Close()
 	undone.Push("the console", func(context.Context) error { r.letGo(); return nil })
@@ -107,7 +116,7 @@ func (v *machine) start(ctx context.Context, wait api.Wait, report progress.Func
 		return err
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	undone.Push("the VMM", r.process.Kill)
 	var version firecracker.Version
@@ -122,18 +131,18 @@ func (v *machine) start(ctx context.Context, wait api.Wait, report progress.Func
 		})
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	err = s.do(ctx, "start.configure", func() error { return v.configureVMM(ctx, r.process.Client()) })
 	if err != nil {
-		return err
+		return nil, err
 	}
 	err = s.do(ctx, "start.boot", func() error {
 		r.greet(v.configure)
 		return r.process.Client().InstanceStart(ctx)
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var waited error
 	err = s.do(ctx, "start.agent", func() error {
@@ -141,7 +150,7 @@ func (v *machine) start(ctx context.Context, wait api.Wait, report progress.Func
 		return err
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	err = s.do(ctx, "start.commit", func() error {
 		return v.change(func(rec *Record) error {
@@ -151,14 +160,11 @@ func (v *machine) start(ctx context.Context, wait api.Wait, report progress.Func
 		})
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	undone.Release()
 	v.supervise(r)
-	if waited != nil {
-		return waited
-	}
-	return v.awaitStage(ctx, r, wait)
+	return r, waited
 }
 
 // renewLease gives a VM another place in the network when the configured range

@@ -24,7 +24,7 @@ func (m *Manager) Stop(ctx context.Context, nameOrID string, req api.StopRequest
 	if err != nil {
 		return api.VM{}, err
 	}
-	end, err := v.begin(ctx)
+	end, err := v.beginAfter(ctx)
 	if err != nil {
 		return api.VM{}, err
 	}
@@ -37,22 +37,10 @@ func (m *Manager) Stop(ctx context.Context, nameOrID string, req api.StopRequest
 
 // Restart stops and starts a VM; one that does not run is only started.
 func (m *Manager) Restart(ctx context.Context, nameOrID string, wait api.Wait, report progress.Func) (api.VM, error) {
-	v, err := m.find(nameOrID)
-	if err != nil {
+	if _, err := m.Stop(ctx, nameOrID, api.StopRequest{}, report); err != nil {
 		return api.VM{}, err
 	}
-	end, err := v.begin(ctx)
-	if err != nil {
-		return api.VM{}, err
-	}
-	defer end()
-	if err := v.stop(ctx, api.StopRequest{}, report); err != nil {
-		return api.VM{}, err
-	}
-	if err := v.start(ctx, wait, report); err != nil {
-		return v.describe(), err
-	}
-	return v.describe(), nil
+	return m.Start(ctx, nameOrID, wait, report)
 }
 
 // stop is Stop for one who holds the VM's turn.
@@ -142,7 +130,7 @@ func (m *Manager) Delete(ctx context.Context, nameOrID string, report progress.F
 	if err != nil {
 		return api.VM{}, err
 	}
-	end, err := v.begin(ctx)
+	end, err := v.beginAfter(ctx)
 	if err != nil {
 		return api.VM{}, err
 	}

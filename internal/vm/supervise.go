@@ -151,7 +151,7 @@ func (v *machine) rebootGuest() {
 	if v.record().State != api.StateStopped {
 		return
 	}
-	if err := v.start(ctx, api.WaitAgent, progress.Discard); err != nil {
+	if _, err := v.start(ctx, progress.Discard); err != nil {
 		v.m.Log.Error("cannot start a VM again after its guest's reboot", "vm", v.record().Name, "error", err)
 	}
 }
