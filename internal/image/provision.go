@@ -33,6 +33,7 @@ var provisioned = []struct {
 	mode          fs.FileMode
 }{
 	{"etc/ssh/sshd_config.d/00-banger.conf", sshdConfig, 0o644},
+	{"etc/tmpfiles.d/banger-sshd.conf", "d /run/sshd 0755 root root -\n", 0o644}, // for sshd -T before the first login
 	{"etc/hosts", hosts, 0o644},
 	{"etc/hostname", "banger\n", 0o644},
 	{"etc/fstab", "# The root filesystem is mounted by banger.\n", 0o644},
@@ -49,6 +50,7 @@ var masked = []string{
 	"getty@tty1.service", "serial-getty@ttyS0.service", "console-getty.service", "getty-static.service",
 	"systemd-networkd-wait-online.service", "NetworkManager-wait-online.service",
 	"systemd-pstore.service", "systemd-firstboot.service",
+	"apparmor.service", // Docker loads its own profile when it needs it
 }
 
 // onDemand are services that their sockets start: sshd and Docker cost a boot

@@ -16,7 +16,7 @@ const (
 	minMemoryMiB = 128
 	maxMemoryMiB = 1 << 20
 	minDiskMiB   = 512
-	maxDiskMiB   = 16 << 20
+	maxDiskMiB   = 8 << 20
 )
 
 var nameForm = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
