@@ -25,6 +25,10 @@ func TestMain(m *testing.M) {
 	})
 }
 
+// quickExit keeps a program with the race detector from sleeping for a second
+// before it exits, as it does to let other goroutines report.
+const quickExit = "atexit_sleep_ms=0"
+
 // bangerd is the daemon that banger starts. Its environment says how it is:
 // TEST_VERSION is the version it claims, TEST_UNFIT a host that runs no VM,
 // TEST_FAILURE the reason why it does not start.
@@ -62,6 +66,7 @@ func TestScripts(t *testing.T) {
 		Dir:                "testdata/script",
 		RequireUniqueNames: true,
 		Setup: func(env *testscript.Env) error {
+			env.Setenv("GORACE", quickExit)
 			env.Setenv("HOME", filepath.Join(env.WorkDir, "home"))
 			runtime, err := os.MkdirTemp("", "b") // a short path, for sockets
 			if err != nil {

@@ -29,7 +29,7 @@ func newHome(t *testing.T) home {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := home{t, append(os.Environ(), "HOME="+dir, "XDG_RUNTIME_DIR="+dir, "TERM=vt100"), dir}
+	h := home{t, append(os.Environ(), "HOME="+dir, "XDG_RUNTIME_DIR="+dir, "TERM=vt100", "GORACE="+quickExit), dir}
 	t.Cleanup(func() {
 		h.run("daemon", "stop")
 		os.RemoveAll(dir)
