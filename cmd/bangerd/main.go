@@ -55,7 +55,11 @@ func run(ctx context.Context) error {
 		return &api.Error{Kind: api.KindHost, Message: "bangerd needs root: it makes network devices and gives each VM a user of its own",
 			Hint: "run banger with sudo"}
 	}
-	cfg, err := config.Load(config.Options{})
+	flags, err := config.ParseArgs(os.Args[1:])
+	if err != nil {
+		return err
+	}
+	cfg, err := config.Load(config.Options{Flags: flags})
 	if err != nil {
 		return err
 	}
