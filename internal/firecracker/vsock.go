@@ -22,9 +22,11 @@ var ErrNoListener = errors.New("nobody in the guest listens on that vsock port")
 const maxHandshake = 32
 
 // DialVsock connects to a vsock port of the guest through the VMM's unix
-// socket, whose path may be of any length. The connection has CloseWrite.
-// ctx bounds the connecting only. [ErrNoListener] is what a guest without a
-// listener gives.
+// socket, whose path may be of any length. ctx bounds the connecting only.
+// [ErrNoListener] is what a guest without a listener gives.
+//
+// The connection has CloseWrite, but Firecracker takes that for the end of both
+// directions: what the guest sends after it is lost (upstream's connection.rs).
 //
 // The handshake is upstream's (docs/vsock.md): "CONNECT <port>\n" goes out in
 // one write, "OK <host port>\n" comes back, and every byte after that line is
