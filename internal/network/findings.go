@@ -24,6 +24,7 @@ func Findings(c Config) []api.Finding {
 		{"network names", namesFinding},
 		{"IP forwarding", forwardingFinding},
 		{"firewalls", firewallsFinding},
+		{"network leftovers", leftoversFinding},
 	} {
 		f := check.look(c)
 		f.Check = check.name
@@ -99,7 +100,7 @@ func forwardingFinding(c Config) api.Finding {
 		return well("on")
 	case remembered == nil:
 		return api.Finding{Level: api.LevelWarning, Detail: "banger switched it on, and something else has switched it off: VMs do not reach the internet",
-			Hint: "run `sysctl -w net.ipv4.ip_forward=1`, or start a VM, which switches it on again"}
+			Hint: "`banger doctor --fix` switches it on again, so does the next VM's start; find what switches it off, such as a file in /etc/sysctl.d"}
 	}
 	return well("off; banger switches it on while there are VMs")
 }
