@@ -247,3 +247,11 @@ type Doctor struct {
 	OK       bool      `json:"ok"`
 	Findings []Finding `json:"findings"`
 }
+
+// DoctorFix answers POST /v1/doctor/fix: what was done, a sentence each, what
+// could not be done, and what doctor finds afterwards.
+type DoctorFix struct {
+	Done   []string `json:"done,omitempty"`
+	Failed []string `json:"failed,omitempty"`
+	Doctor Doctor   `json:"doctor"`
+}

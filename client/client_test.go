@@ -601,4 +601,7 @@ func TestImagesAndKernels(t *testing.T) {
 	if d, err := c.Doctor(t.Context()); err != nil || !d.OK {
 		t.Errorf("got %+v, %v", d, err)
 	}
+	if f, err := c.DoctorFix(t.Context()); err != nil || len(f.Done) != 1 || !f.Doctor.OK {
+		t.Errorf("got %+v, %v", f, err)
+	}
 }

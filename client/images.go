@@ -42,3 +42,9 @@ func (c *Client) Doctor(ctx context.Context) (api.Doctor, error) {
 	var d api.Doctor
 	return d, c.call(ctx, http.MethodGet, "/v1/doctor", nil, &d)
 }
+
+// DoctorFix has the daemon mend what it can mend without harm.
+func (c *Client) DoctorFix(ctx context.Context) (api.DoctorFix, error) {
+	var f api.DoctorFix
+	return f, c.call(ctx, http.MethodPost, "/v1/doctor/fix", nil, &f)
+}

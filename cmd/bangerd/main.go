@@ -22,6 +22,7 @@ import (
 	"github.com/banger-vm/banger/internal/daemon"
 	"github.com/banger-vm/banger/internal/debian"
 	"github.com/banger-vm/banger/internal/doctor"
+	"github.com/banger-vm/banger/internal/firecracker"
 	"github.com/banger-vm/banger/internal/hostenv"
 	"github.com/banger-vm/banger/internal/image"
 	"github.com/banger-vm/banger/internal/keeper"
@@ -119,12 +120,17 @@ func run(ctx context.Context) error {
 	if err := vms.Reconcile(ctx); err != nil {
 		return err
 	}
+	looks := doctor.Options{
+		Config: cfg, Companions: companions, UIDBase: vm.UIDBase,
+		Network:     func() []api.Finding { return network.Findings(pool) },
+		MendNetwork: func(ctx context.Context) ([]string, error) { return network.Mend(ctx, pool, log) },
+		EndIn:       firecracker.Sweep,
+	}
 	server := &daemon.Daemon{
 		VMs: vms, Images: images, Kernels: kernels,
-		Doctor: func(ctx context.Context) api.Doctor {
-			return doctor.Run(ctx, doctor.Options{Config: cfg, Companions: companions})
-		},
-		SSHKey: key.Path, Socket: paths.Socket(), LogPath: paths.Log(), Log: log,
+		Doctor:    func(ctx context.Context) api.Doctor { return doctor.Run(ctx, looks) },
+		DoctorFix: func(ctx context.Context) api.DoctorFix { return doctor.Fix(ctx, looks) },
+		SSHKey:    key.Path, Socket: paths.Socket(), LogPath: paths.Log(), Log: log,
 	}
 	client.TellReady(nil)
 	log.Info("listening", "version", api.Version, "socket", paths.Socket())

@@ -9,7 +9,7 @@ import (
 	"github.com/banger-vm/banger/internal/cli/ui"
 )
 
-type doctorOptions struct{ json bool }
+type doctorOptions struct{ json, fix bool }
 
 func newDoctorCommand(d *deps) *cobra.Command {
 	var o doctorOptions
@@ -17,11 +17,19 @@ func newDoctorCommand(d *deps) *cobra.Command {
 		Use:   "doctor",
 		Short: "Look whether this host can run VMs, and how to mend it",
 		Long: `Look whether this host can run VMs: which VMM will be used and why, the programs
-that are needed, network rights, memory and disk space. Exit status 1 when
-` + "`banger vm run`" + ` would not work.`,
+that are needed, network rights, firewalls, memory, disk space, leftovers and more.
+With --fix it does what it can do without harm, and says what it did: it removes
+what no VM owns, and switches IP forwarding on again where it was on. Exit status
+1 when ` + "`banger vm run`" + ` would not work, or a repair failed.`,
 		Args: none,
-		RunE: func(c *cobra.Command, _ []string) error { return runDoctor(c.Context(), o, d) },
+		RunE: func(c *cobra.Command, _ []string) error {
+			if o.fix {
+				return fixDoctor(c.Context(), o, d)
+			}
+			return runDoctor(c.Context(), o, d)
+		},
 	}
+	c.Flags().BoolVar(&o.fix, "fix", false, "mend what can be mended without harm")
 	addJSON(c, &o.json)
 	return c
 }
@@ -41,6 +49,44 @@ func runDoctor(ctx context.Context, o doctorOptions, d *deps) error {
 		return exitStatus(exitUnfit)
 	}
 	return nil
+}
+
+// fixDoctor says first what was done.
+func fixDoctor(ctx context.Context, o doctorOptions, d *deps) error {
+	fixed, err := d.client.DoctorFix(ctx)
+	if err != nil {
+		return err
+	}
+	if o.json {
+		err = ui.JSON(d.out, fixed)
+	} else {
+		err = d.printFixed(fixed)
+	}
+	if err != nil {
+		return err
+	}
+	if !fixed.Doctor.OK || len(fixed.Failed) > 0 {
+		return exitStatus(exitUnfit)
+	}
+	return nil
+}
+
+func (d *deps) printFixed(fixed api.DoctorFix) error {
+	table := ui.NewTable()
+	for _, done := range fixed.Done {
+		table.Row("fixed", done)
+	}
+	for _, failed := range fixed.Failed {
+		table.Row("FAILED", failed)
+	}
+	if len(fixed.Done)+len(fixed.Failed) == 0 {
+		table.Row("nothing to fix that banger can fix by itself")
+	}
+	table.Row("")
+	if err := table.Write(d.out); err != nil {
+		return err
+	}
+	return d.printDoctor(fixed.Doctor, false)
 }
 
 // noDaemon makes a finding of a daemon that can't be asked.

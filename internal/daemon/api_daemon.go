@@ -28,6 +28,12 @@ func (d *Daemon) getDoctor(w http.ResponseWriter, r *http.Request) error {
 	return answer(w, d.Doctor(r.Context()))
 }
 
+func (d *Daemon) postDoctorFix(w http.ResponseWriter, r *http.Request) error {
+	fixed := d.DoctorFix(r.Context())
+	d.Log.Info("doctor", "done", fixed.Done, "failed", fixed.Failed)
+	return answer(w, fixed)
+}
+
 // postShutdown answers first and ends then; VMs run on.
 func (d *Daemon) postShutdown(w http.ResponseWriter, _ *http.Request) error {
 	err := answer(w, struct{}{})

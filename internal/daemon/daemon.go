@@ -34,14 +34,15 @@ type Kernels interface {
 
 // Daemon is bangerd's API.
 type Daemon struct {
-	VMs     *vm.Manager
-	Images  Images
-	Kernels Kernels
-	Doctor  func(context.Context) api.Doctor
-	SSHKey  string // path of the private key that opens the guests
-	Socket  string
-	LogPath string
-	Log     *slog.Logger
+	VMs       *vm.Manager
+	Images    Images
+	Kernels   Kernels
+	Doctor    func(context.Context) api.Doctor
+	DoctorFix func(context.Context) api.DoctorFix
+	SSHKey    string // path of the private key that opens the guests
+	Socket    string
+	LogPath   string
+	Log       *slog.Logger
 
 	started time.Time
 	life    context.Context // ends when the daemon does

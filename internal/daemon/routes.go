@@ -23,6 +23,7 @@ var routes = []struct {
 }{
 	{"GET /v1/status", (*Daemon).getStatus},
 	{"GET /v1/doctor", (*Daemon).getDoctor},
+	{"POST /v1/doctor/fix", (*Daemon).postDoctorFix},
 	{"POST /v1/shutdown", (*Daemon).postShutdown},
 
 	{"GET /v1/vms", (*Daemon).getVMs},

@@ -1,5 +1,6 @@
 // Package doctor looks at the host and says whether `vm run` would work on it,
-// and how to mend what is in the way.
+// and how to mend what is in the way. What can be mended without harm it mends
+// itself, when asked to.
 package doctor
 
 import (
@@ -14,8 +15,15 @@ import (
 // Options are what the checks need to know.
 type Options struct {
 	Config     *config.Config
-	Companions string // directory of fcqemu, banger-init and the agent
-	Host       Host   // what is asked of the host; the zero value asks the real one
+	Companions string               // directory of fcqemu, banger-init and the agent
+	UIDBase    int                  // the first of the user ids that VMMs run under
+	Network    func() []api.Finding // what the network says of itself
+	// MendNetwork mends what Network finds, as far as that does no harm, and
+	// says what it did.
+	MendNetwork func(context.Context) (done []string, err error)
+	// EndIn ends every program whose working directory this is.
+	EndIn func(ctx context.Context, dir string) error
+	Host  Host // what is asked of the host; the zero value asks the real one
 }
 
 // check gives any number of findings.
@@ -27,13 +35,13 @@ var checks = []check{
 	virtualization,
 	programs,
 	companions,
-	taps,
-	nftables,
-	bridge,
-	forwarding,
-	overlaps,
+	network,
 	memory,
 	space,
+	writable,
+	leftovers,
+	clock,
+	subordinates,
 }
 
 // Run does every check. It changes nothing on the host that outlasts it.
@@ -47,9 +55,26 @@ func Run(ctx context.Context, o Options) api.Doctor {
 	return d
 }
 
+// Fix mends what can be mended without harm, says what it did and what failed,
+// and looks again.
+func Fix(ctx context.Context, o Options) api.DoctorFix {
+	var fixed api.DoctorFix
+	for _, mend := range []func(context.Context) ([]string, error){o.removeLeftovers, o.MendNetwork} {
+		done, err := mend(ctx)
+		fixed.Done = append(fixed.Done, done...)
+		if err != nil {
+			fixed.Failed = append(fixed.Failed, err.Error())
+		}
+	}
+	fixed.Doctor = Run(ctx, o)
+	return fixed
+}
+
 func one(name string, level api.Level, detail, hint string) []api.Finding {
 	return []api.Finding{{Check: name, Level: level, Detail: detail, Hint: hint}}
 }
+
+func network(_ context.Context, o Options) []api.Finding { return o.Network() }
 
 func user(_ context.Context, o Options) []api.Finding {
 	if o.Host.UID != 0 {
