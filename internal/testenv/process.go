@@ -22,7 +22,7 @@ func AwaitEnd(pid int, limit time.Duration) error {
 		return fmt.Errorf("cannot watch process %d: %w", pid, err)
 	}
 	defer unix.Close(fd)
-	n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(limit.Milliseconds()))
+	n, err := poll(fd, limit)
 	if err != nil {
 		return fmt.Errorf("cannot watch process %d: %w", pid, err)
 	}
@@ -30,6 +30,17 @@ func AwaitEnd(pid int, limit time.Duration) error {
 		return fmt.Errorf("process %d did not end within %v", pid, limit)
 	}
 	return nil
+}
+
+// poll waits until fd can be read; a signal does not end it.
+func poll(fd int, limit time.Duration) (int, error) {
+	for end := time.Now().Add(limit); ; {
+		left := max(0, time.Until(end))
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(left.Milliseconds()))
+		if !errors.Is(err, unix.EINTR) {
+			return n, err
+		}
+	}
 }
 
 // ProcessesIn lists the processes whose working directory is in dir.

@@ -166,7 +166,7 @@ func unseenEnd(ts *testscript.TestScript, neg bool, args []string) {
 func peak(ts *testscript.TestScript, neg bool, args []string) {
 	most, err := strconv.Atoi(args[0])
 	ts.Check(err)
-	var status api.DaemonStatus
+	var status struct{ PID int }
 	ask(ts, &status, "daemon", "status")
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", status.PID))
 	ts.Check(err)
