@@ -105,7 +105,8 @@ func (v *machine) start(ctx context.Context, report progress.Func) (r *run, err 
 		return nil, err
 	}
 	defer tty.Close()
-	undone.Push("the console", func(context.Context) error { r.letGo(); return nil })
+	opened := r // r is the result, and nil after a failure
+	undone.Push("the console", func(context.Context) error { opened.letGo(); return nil })
 	var choice vmm.Choice
 	err = s.do(ctx, "start.spawn", func() error {
 		choice, err = m.ChooseVMM()
