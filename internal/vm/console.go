@@ -12,6 +12,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/banger-vm/banger/api"
 )
 
 // lastWord is what a guest kernel says last.
@@ -166,6 +168,39 @@ func (c *console) hear(line string) {
 		close(c.heard)
 	}
 }
+
+// recall takes up the last word that an earlier daemon heard and did not live
+// to act on.
+func (c *console) recall() {
+	word, about := c.log.lastWord()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.word == wordNone && word != wordNone {
+		c.word, c.about = word, about
+		close(c.heard)
+	}
+}
+
+// lastWord finds the kernel's last word, and the line it was in, among the
+// console's lines since the VM's last start.
+func (j *journal) lastWord() (word lastWord, about string) {
+	past, _, stop := j.read()
+	stop()
+	for _, line := range past {
+		switch {
+		case line.Source == "daemon" && line.Text == startsAgain:
+			word, about = wordNone, ""
+		case line.Source == "console" && word == wordNone:
+			if word = wordOf(line.Text); word != wordNone {
+				about = stamp.ReplaceAllString(line.Text, "")
+			}
+		}
+	}
+	return word, about
+}
+
+// startsAgain is what the daemon says in the journal when a VM's life begins.
+var startsAgain = said(Record{State: api.StateStarting})
 
 // last gives the kernel's last word so far and the line it was in.
 func (c *console) last() (lastWord, string) {

@@ -31,7 +31,7 @@ func (m *Manager) Run(ctx context.Context, req api.CreateRequest, report progres
 	if err == nil || isGuestTrouble(err) && started.VMM != nil {
 		return started, err
 	}
-	_, undone := m.Delete(ctx, made.ID, progress.Discard)
+	_, undone := m.Delete(context.WithoutCancel(ctx), made.ID, progress.Discard)
 	return api.VM{}, errors.Join(err, undone)
 }
 
@@ -54,7 +54,7 @@ func (m *Manager) Create(ctx context.Context, req api.CreateRequest, report prog
 	var base image.Image
 	s := m.steps(report)
 	err = s.do(ctx, "create.record", func() error {
-		v, err = m.reserve(name, spec, req.Remove)
+		v, err = m.reserve(name, spec, req)
 		if err == nil {
 			undone.Push("the record", func(context.Context) error { return v.erase() })
 		}
@@ -112,7 +112,7 @@ func (m *Manager) Create(ctx context.Context, req api.CreateRequest, report prog
 
 // reserve takes the name and a lease, and writes the intent down before
 // anything is done.
-func (m *Manager) reserve(name string, spec Spec, remove bool) (*machine, error) {
+func (m *Manager) reserve(name string, spec Spec, req api.CreateRequest) (*machine, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	taken := func(name string) bool { return m.named(name) != nil }
@@ -132,7 +132,7 @@ func (m *Manager) reserve(name string, spec Spec, remove bool) (*machine, error)
 	}
 	r := Record{
 		Format: recordFormat, ID: newID(), Name: name, Spec: spec, Created: time.Now().UTC(),
-		State: api.StateCreated, Remove: remove, Lease: lease,
+		State: api.StateCreated, Run: !req.NoStart, Remove: req.Remove, Lease: lease,
 	}
 	if err := os.MkdirAll(m.dir(r.ID), 0o700); err != nil {
 		return nil, fmt.Errorf("cannot make the VM's directory: %w", err)

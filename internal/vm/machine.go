@@ -25,6 +25,8 @@ type machine struct {
 	mu  sync.Mutex
 	rec Record
 	run *run // nil unless a VMM runs
+	// settling is the run whose VMM has ended and is being cleared away after.
+	settling *run
 	// interrupt ends the start that has the turn; nil when none has.
 	interrupt context.CancelCauseFunc
 }
@@ -75,14 +77,25 @@ func (m *Manager) forget(id string) {
 	delete(m.vms, id)
 }
 
-// begin takes the VM's turn; the caller calls end.
+// begin takes the VM's turn; the caller calls end. When the VM's VMM has just
+// ended, the turn begins after all that comes of that.
 func (v *machine) begin(ctx context.Context) (end func(), err error) {
 	select {
 	case v.turn <- struct{}{}:
+	case <-ctx.Done():
+		return nil, v.busy(ctx)
+	}
+	select {
+	case <-v.isSettled():
 		return func() { <-v.turn }, nil
 	case <-ctx.Done():
-		return nil, fmt.Errorf("cannot wait for VM %s, which is busy: %w", v.record().Name, context.Cause(ctx))
+		<-v.turn
+		return nil, v.busy(ctx)
 	}
+}
+
+func (v *machine) busy(ctx context.Context) error {
+	return fmt.Errorf("cannot wait for VM %s, which is busy: %w", v.record().Name, context.Cause(ctx))
 }
 
 // errInterrupted is a start that gave way to a stop or a delete.
@@ -127,6 +140,29 @@ func (v *machine) setRun(r *run) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.run = r
+}
+
+// settles moves a run whose VMM has ended out of sight; nil when all is cleared
+// away.
+func (v *machine) settles(r *run) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.settling = r
+	if r != nil {
+		v.run = nil
+	}
+}
+
+// isSettled is closed when no VMM's end is being dealt with.
+func (v *machine) isSettled() <-chan struct{} {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.settling != nil {
+		return v.settling.settled
+	}
+	settled := make(chan struct{})
+	close(settled)
+	return settled
 }
 
 // change edits the record and makes the edit durable; on failure the record is

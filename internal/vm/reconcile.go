@@ -30,13 +30,14 @@ const (
 	actEnd     action = "end"     // its start never ended: it does not run now
 	actAdopt   action = "adopt"   // it runs
 	actSettle  action = "settle"  // it ran, and does no more
+	actRestart action = "restart" // its guest asked for a reboot
 )
 
 // decide says what is to be done with a VM that the last daemon left so. It
 // only decides.
 func decide(r Record, s seen) action {
 	switch {
-	case !r.Provisioned:
+	case !r.Provisioned || r.Run:
 		return actDiscard
 	case r.State == api.StateDeleting:
 		return actDelete
@@ -51,6 +52,8 @@ func decide(r Record, s seen) action {
 			return actAdopt
 		}
 		return actSettle
+	case r.State == api.StateStopped && r.Restart:
+		return actRestart
 	default:
 		return actKeep
 	}
@@ -177,13 +180,24 @@ func (v *machine) recover(ctx context.Context) error {
 	case actDelete:
 		return v.delete(ctx, progress.Discard)
 	case actEnd:
-		return errors.Join(v.sweep(ctx), v.clearRunDir(), v.change(func(r *Record) error {
-			r.VMM = nil
-			return transition(r, api.StateStopped, "bangerd ended while it started")
-		}))
-	default:
-		return nil
+		return v.endStart(ctx)
+	case actRestart:
+		v.m.workers.Go(v.rebootGuest)
 	}
+	return nil
+}
+
+// endStart takes back a start that never ended, and begins it anew where it was
+// a guest's reboot: nobody else will.
+func (v *machine) endStart(ctx context.Context) error {
+	err := errors.Join(v.sweep(ctx), v.clearRunDir(), v.change(func(r *Record) error {
+		r.VMM = nil
+		return transition(r, api.StateStopped, "bangerd ended while it started")
+	}))
+	if err == nil && v.record().Restart {
+		v.m.workers.Go(v.rebootGuest)
+	}
+	return err
 }
 
 // adopt takes up a VM that runs. What its guest did meanwhile is in the
@@ -196,6 +210,11 @@ func (v *machine) adopt(process *firecracker.Process) error {
 		process.Release()
 		return err
 	}
+	// The keeper may be another one than before.
+	if err := v.m.Consoles.Keep(rec.ID, c.path); err != nil {
+		v.log.add("daemon", err.Error())
+	}
+	c.recall()
 	r := newRun(v.m.life, dir, c)
 	r.process = process
 	r.hello, err = listenHello(dir, rec.Lease.UID)
@@ -215,14 +234,15 @@ func (v *machine) adopt(process *firecracker.Process) error {
 	return nil
 }
 
-// settleUnseen deals with a VMM that ended while no daemon looked: the
-// console's pipe may still hold the last word.
+// settleUnseen deals with a VMM that ended while no daemon looked, or whose end
+// a daemon saw that died over it: the last word is in the console's pipe, or in
+// the journal already.
 func (v *machine) settleUnseen(ctx context.Context, s seen) error {
 	how := ending{hostRestarted: s.otherBoot}
 	if c, err := listen(v.m.runDir(v.record().ID), v.log); err == nil {
 		c.finish()
-		how.word, how.about = c.last()
 	}
+	how.word, how.about = v.log.lastWord()
 	if err := v.sweep(ctx); err != nil {
 		return err
 	}
@@ -249,7 +269,7 @@ func (m *Manager) sweepOrphans(ctx context.Context) {
 			continue
 		}
 		dir := filepath.Join(m.RuntimeDir, e.Name())
-		if err := errors.Join(firecracker.Sweep(ctx, dir), os.RemoveAll(dir)); err != nil {
+		if err := errors.Join(firecracker.Sweep(ctx, dir), os.RemoveAll(dir), m.Consoles.Drop(e.Name())); err != nil {
 			m.Log.Error("cannot remove a left-over", "directory", dir, "error", err)
 		}
 	}

@@ -49,8 +49,13 @@ type Record struct {
 	// Provisioned is false until the VM is whole: a record without it is the
 	// beginning of a create that never ended, and goes.
 	Provisioned bool `json:"provisioned"`
+	// Run says that the VM's first start belongs to its create, and has not
+	// ended: the two are one command, which leaves a VM that runs or nothing.
+	Run bool `json:"run,omitempty"`
 	// Remove says that the VM goes when its session is over.
 	Remove bool `json:"remove,omitempty"`
+	// Restart says that its guest asked for a reboot and has not got it yet.
+	Restart bool `json:"restart,omitempty"`
 
 	Rootfs string        `json:"rootfs"` // the image's file, which the disk depends on to the byte
 	Lease  network.Lease `json:"lease"`

@@ -155,7 +155,7 @@ func (v *machine) start(ctx context.Context, report progress.Func) (r *run, err 
 	}
 	err = s.do(ctx, "start.commit", func() error {
 		return v.change(func(rec *Record) error {
-			rec.LastStart = s.took
+			rec.LastStart, rec.Run, rec.Restart = s.took, false, false
 			rec.Remove = rec.Remove && waited == nil // kept for a person to look at
 			return transition(rec, api.StateRunning, words(waited))
 		})
@@ -218,6 +218,7 @@ func (v *machine) fellBack(before Record, why error) error {
 		case errors.Is(why, context.Canceled):
 			return transition(r, api.StateStopped, "its start was interrupted")
 		default:
+			r.Restart = false
 			return transition(r, api.StateFailed, words(why))
 		}
 	})
@@ -235,7 +236,7 @@ func (v *machine) openRun() (*run, *os.File, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := v.m.Consoles.Keep(rec.ID, tty); err != nil {
+	if err := v.m.Consoles.Keep(rec.ID, consolePath(dir)); err != nil {
 		tty.Close()
 		return nil, nil, err
 	}

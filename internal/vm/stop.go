@@ -47,7 +47,7 @@ func (m *Manager) Restart(ctx context.Context, nameOrID string, wait api.Wait, r
 func (v *machine) stop(ctx context.Context, req api.StopRequest, report progress.Func) error {
 	r := v.running()
 	if r == nil {
-		return nil
+		return v.stayDown()
 	}
 	s := v.m.steps(report)
 	err := s.do(ctx, "stop.record", func() error { return v.become(api.StateStopping, "") })
@@ -73,6 +73,17 @@ func (v *machine) stop(ctx context.Context, req api.StopRequest, report progress
 			reason = fmt.Sprintf("its guest did not shut down within %v", or(req.Timeout, stopTimeout))
 		}
 		return errors.Join(v.become(api.StateStopping, reason), v.kill(ctx, r))
+	})
+}
+
+// stayDown takes back the reboot that a guest asked for and has not got yet.
+func (v *machine) stayDown() error {
+	if !v.record().Restart {
+		return nil
+	}
+	return v.change(func(r *Record) error {
+		r.Restart, r.Reason = false, "it was stopped while its guest restarted"
+		return nil
 	})
 }
 

@@ -57,7 +57,8 @@ func (v *machine) settle(r *run) {
 	word, about := r.console.last()
 	status, known := r.process.Exit()
 	how := ending{word: word, about: about, goodbye: r.farewell(), status: status, known: known}
-	v.setRun(nil)
+	v.settles(r)
+	defer v.settles(nil)
 	r.letGo()
 	again, err := v.ended(how)
 	if err != nil {
@@ -118,7 +119,7 @@ func (v *machine) ended(how ending) (again bool, err error) {
 		s.do(ctx, "end.directory", func() error { return v.clearRunDir() }),
 		s.do(ctx, "end.commit", func() error {
 			return v.change(func(r *Record) error {
-				r.VMM = nil
+				r.VMM, r.Restart = nil, again
 				if to == api.StateStopped && r.State == api.StateStopping {
 					reason = r.Reason
 				}
@@ -148,7 +149,7 @@ func (v *machine) rebootGuest() {
 		return
 	}
 	defer end()
-	if v.record().State != api.StateStopped {
+	if r := v.record(); r.State != api.StateStopped || !r.Restart {
 		return
 	}
 	if _, err := v.start(ctx, progress.Discard); err != nil {

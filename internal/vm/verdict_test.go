@@ -46,8 +46,8 @@ func TestVerdict(t *testing.T) {
 
 func TestDecide(t *testing.T) {
 	whole := func(s api.State) Record { return Record{Provisioned: true, State: s} }
-	session := whole(api.StateRunning)
-	session.Remove = true
+	session, run, reboot := whole(api.StateRunning), whole(api.StateStarting), whole(api.StateStopped)
+	session.Remove, run.Run, reboot.Restart = true, true, true
 	tests := []struct {
 		name string
 		rec  Record
@@ -67,6 +67,8 @@ func TestDecide(t *testing.T) {
 		{"failed", whole(api.StateFailed), seen{}, actKeep},
 		{"a delete that never ended", whole(api.StateDeleting), seen{alive: true}, actDelete},
 		{"a session that is over", session, seen{alive: true}, actDelete},
+		{"a run that never ended", run, seen{alive: true}, actDiscard},
+		{"a reboot that never began", reboot, seen{}, actRestart},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -11,7 +11,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -48,7 +47,7 @@ type Network interface {
 // Consoles keeps the consoles of running VMs open while no daemon lives, so
 // that the last word of a guest is not lost: package keeper.
 type Consoles interface {
-	Keep(id string, pipe *os.File) error
+	Keep(id, pipe string) error
 	Drop(id string) error
 }
 

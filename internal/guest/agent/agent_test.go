@@ -56,6 +56,8 @@ func (k *memoryKernel) AddEntropy(seed []byte) error {
 	return nil
 }
 
+func (k *memoryKernel) AwaitHandOver(time.Duration) error { return nil }
+
 func (k *memoryKernel) SignalProcess1(s unix.Signal, _ time.Duration) error {
 	k.signalled <- s
 	return nil

@@ -69,6 +69,11 @@ const shutdownTimeout = 10 * time.Second
 
 // shutDown asks process 1 to go down for the reason r.
 func (a *Agent) shutDown(r proto.Reason) error {
+	if a.init != proto.InitNone {
+		if err := a.kernel.AwaitHandOver(shutdownTimeout); err != nil {
+			return err
+		}
+	}
 	if orders := signalsOf(a.init); orders != nil {
 		return a.kernel.SignalProcess1(orders[r], shutdownTimeout)
 	}

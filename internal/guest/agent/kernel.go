@@ -2,6 +2,7 @@ package agent
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -25,6 +26,8 @@ type Kernel interface {
 	SetInterface(name string, addresses []netip.Prefix, routes []proto.Route) error
 	SetClock(t time.Time) error
 	AddEntropy(seed []byte) error
+	// AwaitHandOver returns when process 1 is a program of the image.
+	AwaitHandOver(limit time.Duration) error
 	// SignalProcess1 sends process 1 a signal as soon as it would take it.
 	SignalProcess1(s unix.Signal, limit time.Duration) error
 }
@@ -199,23 +202,48 @@ func ioctl(f *os.File, request, arg uintptr) error {
 	return nil
 }
 
+// AwaitHandOver implements Kernel. The agent is started before banger-init
+// executes the image's init, and a signal in between would be the wrong
+// program's.
+func (Linux) AwaitHandOver(limit time.Duration) error {
+	if !eventually(limit, handedOver) {
+		return errors.New("the image's init has not started")
+	}
+	return nil
+}
+
+// handedOver says whether process 1's program lies on the image's filesystem,
+// which is the agent's root, and not in the initramfs.
+func handedOver() bool {
+	var program, root unix.Stat_t
+	return unix.Stat("/proc/1/exe", &program) == nil && unix.Stat("/", &root) == nil && program.Dev == root.Dev
+}
+
 // SignalProcess1 implements Kernel. The kernel throws signals away that process
-// 1 has no handler for; a moment after its start systemd has none. Nothing
-// tells when it has, so this looks again and again, ever more seldom.
+// 1 has no handler for; a moment after its start systemd has none.
 func (Linux) SignalProcess1(s unix.Signal, limit time.Duration) error {
-	deadline := time.Now().Add(limit)
-	pause := 5 * time.Millisecond
-	for !takesSignal("/proc/1/status", s) {
-		if time.Now().After(deadline) {
-			return fmt.Errorf("process 1 does not take signal %d", s)
-		}
-		time.Sleep(pause)
-		pause = min(2*pause, time.Second/2)
+	if !eventually(limit, func() bool { return takesSignal("/proc/1/status", s) }) {
+		return fmt.Errorf("process 1 does not take signal %d", s)
 	}
 	if err := unix.Kill(1, s); err != nil {
 		return fmt.Errorf("cannot signal process 1: %w", err)
 	}
 	return nil
+}
+
+// eventually waits for what nothing tells of: it looks again and again, ever
+// more seldom.
+func eventually(limit time.Duration, holds func() bool) bool {
+	deadline := time.Now().Add(limit)
+	pause := 5 * time.Millisecond
+	for !holds() {
+		if time.Now().After(deadline) {
+			return false
+		}
+		time.Sleep(pause)
+		pause = min(2*pause, time.Second/2)
+	}
+	return true
 }
 
 // takesSignal says whether the process catches s, or blocks it to read it from

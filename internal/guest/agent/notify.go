@@ -43,7 +43,9 @@ func Notify(socket, word string) error {
 		return fmt.Errorf("cannot reach the agent: %w", err)
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(notifyTimeout))
+	if err := conn.SetDeadline(time.Now().Add(notifyTimeout)); err != nil {
+		return fmt.Errorf("cannot bound the call of the agent: %w", err)
+	}
 	if _, err := fmt.Fprintln(conn, word); err != nil {
 		return fmt.Errorf("cannot tell the agent: %w", err)
 	}
@@ -90,7 +92,7 @@ func (a *Agent) ServeNotify(l *net.UnixListener) error {
 
 func (a *Agent) serveNotify(conn *net.UnixConn) {
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(notifyTimeout))
+	_ = conn.SetDeadline(time.Now().Add(notifyTimeout))
 	if err := a.takeWord(conn); err != nil {
 		fmt.Fprintln(conn, err)
 		return

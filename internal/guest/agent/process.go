@@ -345,7 +345,7 @@ type output struct {
 }
 
 // finish bounds further reading. It is called once, when the command has ended.
-func (o *output) finish() { o.file.SetReadDeadline(time.Now().Add(outputGrace)) }
+func (o *output) finish() { _ = o.file.SetReadDeadline(time.Now().Add(outputGrace)) }
 
 // Read implements io.Reader.
 func (o *output) Read(p []byte) (int, error) {
@@ -371,7 +371,7 @@ func (o *output) Read(p []byte) (int, error) {
 func (o *output) beginDrain() {
 	o.draining = true
 	o.left = 64 << 10
-	o.file.SetReadDeadline(time.Time{})
+	_ = o.file.SetReadDeadline(time.Time{})
 	control, err := o.file.SyscallConn()
 	if err != nil {
 		return

@@ -112,12 +112,12 @@ func checkLogin(name string, key ssh.PublicKey, allowed []ssh.PublicKey) error {
 }
 
 func (a *Agent) serveOwnSSH(conn net.Conn, config *ssh.ServerConfig) {
-	conn.SetDeadline(time.Now().Add(handshakeTimeout))
+	_ = conn.SetDeadline(time.Now().Add(handshakeTimeout)) // a closed one fails at the handshake
 	server, channels, requests, err := ssh.NewServerConn(conn, config)
 	if err != nil {
 		return // the client has been told
 	}
-	conn.SetDeadline(time.Time{})
+	_ = conn.SetDeadline(time.Time{})
 	defer server.Close()
 	go refuseRequests(requests)
 	for c := range channels {
@@ -174,7 +174,6 @@ type session struct {
 	env     map[string]string
 
 	terminal   bool
-	term       string
 	rows, cols uint16
 
 	started bool
