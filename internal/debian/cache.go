@@ -96,7 +96,7 @@ func flock(ctx context.Context, file *os.File) error {
 		}
 		return nil
 	case <-ctx.Done():
-		go func() { <-locked; file.Close() }()
+		go func() { <-locked; file.Close() }() //nolint:errcheck // whoever wanted the lock is gone
 		return context.Cause(ctx)
 	}
 }

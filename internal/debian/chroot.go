@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -109,7 +110,7 @@ func (c Chroot) Run(ctx context.Context, argv ...string) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("cannot run %s in the new system: %w", argv[0], context.Cause(ctx))
 	}
-	if exit, ok := err.(*exec.ExitError); ok {
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		err = &ChrootError{Program: strings.Join(argv[:min(len(argv), 4)], " "), Status: exit.ExitCode(), Tail: tail.String()}
 	}
 	if err != nil {

@@ -35,7 +35,7 @@ func (w *socketWatch) Close() error { return w.file.Close() }
 
 // next waits until something was made in the directory, or ctx has ended.
 func (w *socketWatch) next(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { w.file.SetReadDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { _ = w.file.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	// Which names they were does not matter: the socket is tried next.
 	events := make([]byte, 64*(unix.SizeofInotifyEvent+unix.NAME_MAX+1))

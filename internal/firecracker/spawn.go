@@ -119,7 +119,7 @@ func (s Spawn) launch(dir *os.File) (*Process, error) {
 		return nil, err
 	}
 	defer files.Close()
-	child, err := s.fork(dir, files)
+	child, err := s.fork(files)
 	if err != nil {
 		return nil, err
 	}
@@ -240,14 +240,14 @@ func (s Spawn) argv() []string {
 // fork starts the child from a thread of its own. What the child is to
 // inherit and only threads have (mount namespace, working directory, umask,
 // no_new_privs) is set on that thread, which then ends.
-func (s Spawn) fork(dir *os.File, files *spawnFiles) (*os.Process, error) {
+func (s Spawn) fork(files *spawnFiles) (*os.Process, error) {
 	type result struct {
 		child *os.Process
 		err   error
 	}
 	started := make(chan result, 1)
 	onThrowawayThread(func() {
-		child, err := s.forkHere(dir, files)
+		child, err := s.forkHere(files)
 		started <- result{child, err}
 	})
 	r := <-started
@@ -275,8 +275,8 @@ func onThrowawayThread(do func()) {
 	}()
 }
 
-func (s Spawn) forkHere(dir *os.File, files *spawnFiles) (*os.Process, error) {
-	if err := s.prepareThread(dir); err != nil {
+func (s Spawn) forkHere(files *spawnFiles) (*os.Process, error) {
+	if err := s.prepareThread(); err != nil {
 		return nil, err
 	}
 	program := fmt.Sprintf("/proc/self/fd/%d", len(files.inherited)-1)
@@ -307,7 +307,7 @@ func setgroupsDenied() bool {
 	return err == nil && strings.TrimSpace(string(state)) == "deny"
 }
 
-func (s Spawn) prepareThread(dir *os.File) error {
+func (s Spawn) prepareThread() error {
 	if err := unix.Unshare(unix.CLONE_FS); err != nil {
 		return fmt.Errorf("cannot have a working directory of its own: %w", err)
 	}

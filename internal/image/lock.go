@@ -65,7 +65,7 @@ func waitForLock(ctx context.Context, file *os.File) error {
 		}
 		return err
 	case <-ctx.Done():
-		go func() { <-locked; file.Close() }()
+		go func() { <-locked; file.Close() }() //nolint:errcheck // whoever wanted the lock is gone
 		return context.Cause(ctx)
 	}
 }

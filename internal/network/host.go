@@ -62,7 +62,6 @@ type link struct {
 	mac   string
 	owner int  // the user that may open it, if it is a tap
 	held  bool // a program has it open, if it is a tap
-	addrs []netip.Prefix
 }
 
 // alias marks the links that are ours, for people and for the next daemon.

@@ -406,7 +406,7 @@ func (a *api) loadMetadata(text []byte) error {
 	}
 	var value any
 	if err := json.Unmarshal(text, &value); err != nil {
-		return fmt.Errorf("MMDS error: metadata provided not valid json: %w", err) //nolint:staticcheck // upstream's text
+		return fmt.Errorf("MMDS error: metadata provided not valid json: %w", err)
 	}
 	return a.mmds.put(value)
 }

@@ -210,7 +210,7 @@ func (p *process) listen(path string) (*http.Server, error) {
 	}
 	p.log.logf(levelInfo, "main", "Listening on API socket (%q).", path)
 	server := &http.Server{Handler: &handler{api: p.api, maxBody: int64(p.maxBody)}}
-	go server.Serve(newLimitedListener(listener))
+	go func() { _ = server.Serve(newLimitedListener(listener)) }() // ends with the server's Close
 	p.log.logf(levelInfo, "fc_api", "API server started.")
 	return server, nil
 }

@@ -39,7 +39,7 @@ func (m *metrics) open(path string) error {
 	defer m.mu.Unlock()
 	file, err := openNonblocking(path)
 	if err != nil {
-		return errors.New("Cannot initialize the metrics system due to bad user input: " + rustError(err)) //nolint:staticcheck // upstream's text
+		return errors.New("Cannot initialize the metrics system due to bad user input: " + rustError(err))
 	}
 	if m.opened {
 		return errors.New("Cannot initialize the metrics system due to bad user input: Reinitialization of metrics not allowed.") //nolint:staticcheck // upstream's text

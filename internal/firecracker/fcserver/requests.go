@@ -30,7 +30,7 @@ func parse(r request) (parsed, error) {
 	if len(words) > 1 {
 		second = words[1]
 	}
-	if err := checkBody(r, first); err != nil {
+	if err := checkBody(r); err != nil {
 		return parsed{}, err
 	}
 	route, known := routes[r.method+" "+first]
@@ -49,7 +49,7 @@ func unknownRequest(method, path string) error {
 	return fmt.Errorf("Invalid request method and/or path: %s %s.", method, path) //nolint:staticcheck // upstream's text
 }
 
-func checkBody(r request, first string) error {
+func checkBody(r request) error {
 	switch {
 	case r.method == "GET" && len(r.body) > 0:
 		return errors.New("GET request cannot have a body.") //nolint:staticcheck // upstream's text
@@ -342,9 +342,9 @@ func parseSnapshotLoad(body []byte) (parsed, error) {
 	const prefix = "An error occurred when deserializing the json body of a request: "
 	switch {
 	case both:
-		return parsed{}, errors.New(prefix + "too many fields: either `mem_backend` or `mem_file_path` exclusively is required.")
+		return parsed{}, errors.New(prefix + "too many fields: either `mem_backend` or `mem_file_path` exclusively is required.") //nolint:staticcheck // upstream's text
 	case neither:
-		return parsed{}, errors.New(prefix + "missing field: either `mem_backend` or `mem_file_path` is required.")
+		return parsed{}, errors.New(prefix + "missing field: either `mem_backend` or `mem_file_path` is required.") //nolint:staticcheck // upstream's text
 	}
 	return parsed{run: loadSnapshot, deprecated: l.MemFilePath != ""}, nil
 }

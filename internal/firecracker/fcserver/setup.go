@@ -145,7 +145,7 @@ func (s *setup) putDrive(d firecracker.Drive, pathNamed bool) error {
 	}
 	drive, err := openDrive(d, pathNamed)
 	if err != nil {
-		return fmt.Errorf("Drive config error: Unable to create the virtio block device: %w", err) //nolint:staticcheck // upstream's text
+		return fmt.Errorf("Drive config error: Unable to create the virtio block device: %w", err)
 	}
 	var replaced *File
 	if at >= 0 {
@@ -205,7 +205,7 @@ func openDisk(path string, readOnly bool) (*File, error) {
 	}
 	file, err := openFile(path, mode)
 	if err != nil {
-		return nil, fmt.Errorf("Error manipulating the backing file: %s %s", rustError(err), path) //nolint:staticcheck // upstream's text
+		return nil, fmt.Errorf("Error manipulating the backing file: %s %s", rustError(err), path)
 	}
 	return file, nil
 }

@@ -198,12 +198,12 @@ func join(a, b net.Conn) {
 func carry(to, from net.Conn) {
 	_, err := io.Copy(to, from)
 	if half, ok := to.(interface{ CloseWrite() error }); ok {
-		half.CloseWrite()
+		_ = half.CloseWrite() // it fails where the other side has gone
 	} else {
 		to.Close()
 	}
 	if half, ok := from.(interface{ CloseRead() error }); ok && err != nil {
-		half.CloseRead()
+		_ = half.CloseRead()
 	}
 }
 

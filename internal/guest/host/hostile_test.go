@@ -149,7 +149,7 @@ func TestBadEvents(t *testing.T) {
 
 // relayed runs a command of an ill-willed agent, and returns what the daemon
 // and its client see.
-func relayed(t *testing.T, act func(net.Conn)) (host.Outcome, error, []byte) {
+func relayed(t *testing.T, act func(net.Conn)) (host.Outcome, []byte, error) {
 	t.Helper()
 	guest, err := hostile(t, accepted(act)).Exec(t.Context(), proto.Exec{Argv: []string{"x"}})
 	if err != nil {
@@ -162,7 +162,7 @@ func relayed(t *testing.T, act func(net.Conn)) (host.Outcome, error, []byte) {
 		seen <- all
 	}()
 	outcome, err := host.Relay(daemon, guest)
-	return outcome, err, <-seen
+	return outcome, <-seen, err
 }
 
 func TestRelayChecks(t *testing.T) {
@@ -174,7 +174,7 @@ func TestRelayChecks(t *testing.T) {
 		"input":            func(c net.Conn) { text(c, proto.TypeStdin, "rm -rf /\n") },
 		"no end":           func(c net.Conn) { raw(c, proto.TypeStdout, 10, []byte("half")) },
 	} {
-		outcome, err, seen := relayed(t, act)
+		outcome, seen, err := relayed(t, act)
 		if err == nil || outcome.Over {
 			t.Errorf("%s: %+v", name, outcome)
 			continue
@@ -184,7 +184,7 @@ func TestRelayChecks(t *testing.T) {
 			t.Errorf("%s: the client saw %q", name, seen)
 		}
 	}
-	outcome, err, seen := relayed(t, func(c net.Conn) {
+	outcome, seen, err := relayed(t, func(c net.Conn) {
 		text(c, proto.TypeStderr, "\x1b[31m") // output is the command's own affair
 		text(c, proto.TypeExecError, `{"kind":"\u001b","message":"\u001b[2Jboo"}`)
 	})

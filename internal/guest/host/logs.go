@@ -1,6 +1,7 @@
 package host
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -19,7 +20,7 @@ type LogReader struct {
 // io.ErrUnexpectedEOF.
 func (l *LogReader) Next() (proto.LogLine, error) {
 	f, err := l.frames.Next()
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
 	if err != nil {

@@ -29,8 +29,8 @@ import (
 )
 
 const (
-	magic   uint32 = 0x626e6772 // "bngr"
-	headLen        = 24
+	magic   = uint32(0x626e6772) // "bngr"
+	headLen = 24
 	// maxPayload makes a whole frame 32 KiB, the most that Linux's
 	// virtio_console takes in one write.
 	maxPayload = 32<<10 - headLen
