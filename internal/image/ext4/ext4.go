@@ -19,10 +19,16 @@ import (
 	"syscall"
 )
 
-// MaxDisk is the size in bytes up to which a filesystem made here grows
-// online: 1024 reserved blocks of group descriptors, the most that ext4 takes,
-// describe 8 TiB.
+// MaxDisk is the size in bytes up to which a filesystem made here has been
+// grown online.
 const MaxDisk = 8 << 40
+
+// reservedDisk is the size in bytes that blocks for group descriptors are kept
+// free for. Growing over it the kernel places the descriptors as meta_bg does,
+// so it is no limit. More would be dear: each copy of the descriptors that
+// growing adds has all of the reserved blocks too, and for 8 TiB that is 28 MiB
+// to write at the first start of each VM.
+const reservedDisk = 64 << 30
 
 const (
 	blockSize     = 4096

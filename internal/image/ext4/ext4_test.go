@@ -89,7 +89,7 @@ func head(t *testing.T, path string) []byte {
 }
 
 // TestLayout holds what the copy-on-write disks count on: room for the
-// descriptors of MaxDisk, no block kept back for root, and no inode table that
+// descriptors of reservedDisk, no block kept back for root, and no inode table that
 // the first mount would have to zero.
 func TestLayout(t *testing.T) {
 	path := build(t, smallTree(t))
@@ -98,7 +98,7 @@ func TestLayout(t *testing.T) {
 	got := fmt.Sprintf("compat %#x incompat %#x ro %#x blocks 2^%d inodes of %d, %d reserved descriptors, %d for root",
 		le.Uint32(sb[0x5C:]), le.Uint32(sb[0x60:]), le.Uint32(sb[0x64:]), 10+le.Uint32(sb[0x18:]), le.Uint16(sb[0x58:]),
 		le.Uint16(sb[0xCE:]), le.Uint32(sb[0x8:]))
-	want := "compat 0x3c incompat 0x2c2 ro 0x46b blocks 2^12 inodes of 256, 1023 reserved descriptors, 0 for root"
+	want := "compat 0x3c incompat 0x2c2 ro 0x46b blocks 2^12 inodes of 256, 7 reserved descriptors, 0 for root"
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}

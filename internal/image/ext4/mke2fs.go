@@ -54,7 +54,7 @@ func (m Mke2fs) Build(ctx context.Context, tree, path string, o Options) error {
 		"-q", "-F", "-t", "ext4", "-L", o.Label,
 		"-b", strconv.Itoa(blockSize), "-I", strconv.Itoa(inodeSize), "-i", strconv.Itoa(bytesPerInode),
 		"-m", "0", "-J", "size="+strconv.Itoa(journalMiB),
-		"-E", fmt.Sprintf("resize=%d,lazy_itable_init=0,lazy_journal_init=1,root_owner=0:0", MaxDisk/blockSize),
+		"-E", fmt.Sprintf("resize=%d,lazy_itable_init=0,lazy_journal_init=1,root_owner=0:0", reservedDisk/blockSize),
 		"-d", tree, path, strconv.FormatInt(o.Size>>10, 10)+"k")
 	cmd.Env = append(os.Environ(), "MKE2FS_CONFIG="+conf, "LC_ALL=C")
 	var output bytes.Buffer
