@@ -182,6 +182,8 @@ func configureVMM(ctx context.Context, c *firecracker.Client, files machineFiles
 	// What guards against a processor's speculation is of no use in an emulated
 	// one, and dear at each of its guest's exits.
 	args := bootArgs(diskBytes) + " mitigations=off"
+	// The disk's cache type is Unsafe: nobody needs what is on it after a power
+	// cut, and each flush of an inner guest would be one of this host's disk.
 	drives := []firecracker.Drive{
 		{DriveID: "base", PathOnHost: "base", IsReadOnly: &yes},
 		{DriveID: "cow", PathOnHost: "cow", IsReadOnly: &no},
