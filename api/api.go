@@ -221,6 +221,8 @@ type DaemonStatus struct {
 	Log     string    `json:"log"`
 	VMs     int       `json:"vms"`
 	Running int       `json:"running"`
+	// Goroutines shows whether the daemon lets go of what it had taken up.
+	Goroutines int `json:"goroutines"`
 }
 
 // Finding is one thing that doctor looked at.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"os"
+	"runtime"
 
 	"github.com/banger-vm/banger/api"
 )
@@ -21,6 +22,7 @@ func (d *Daemon) getStatus(w http.ResponseWriter, _ *http.Request) error {
 	return answer(w, api.DaemonStatus{
 		Version: api.Version, PID: os.Getpid(), Started: d.started,
 		Socket: d.Socket, Log: d.LogPath, VMs: len(all), Running: running,
+		Goroutines: runtime.NumGoroutine(),
 	})
 }
 

@@ -31,32 +31,42 @@ const maxMessage = 256
 // socketName is where the keeper listens, in the runtime directory.
 const socketName = "keeper.sock"
 
-// Keeper is a daemon's connection to the keeper.
+// Keeper is a daemon's connection to the keeper. When that dies another takes
+// its place, and is given what this daemon had the first one keep.
 type Keeper struct {
+	dir, program string
+
 	mu   sync.Mutex
 	conn *net.UnixConn
+	kept map[string]string // name to the pipe's path
 }
 
 // Connect reaches the keeper of the runtime directory dir and starts one from
 // program where there is none.
 func Connect(dir, program string) (*Keeper, error) {
-	path := filepath.Join(dir, socketName)
+	k := &Keeper{dir: dir, program: program, kept: map[string]string{}}
+	return k, k.connect()
+}
+
+func (k *Keeper) connect() error {
+	path := filepath.Join(k.dir, socketName)
 	if conn, err := dial(path); err == nil {
-		k := &Keeper{conn: conn}
 		// One that is just ending still has an open door.
-		if k.Drop("") == nil {
-			return k, nil
+		if exchange(conn, "drop ", nil) == nil {
+			k.conn = conn
+			return nil
 		}
-		k.Close()
+		conn.Close()
 	}
-	if err := start(path, program); err != nil {
-		return nil, fmt.Errorf("cannot start the keeper of consoles: %w", err)
+	if err := start(path, k.program); err != nil {
+		return fmt.Errorf("cannot start the keeper of consoles: %w", err)
 	}
 	conn, err := dial(path)
 	if err != nil {
-		return nil, fmt.Errorf("cannot reach the keeper of consoles: %w", err)
+		return fmt.Errorf("cannot reach the keeper of consoles: %w", err)
 	}
-	return &Keeper{conn: conn}, nil
+	k.conn = conn
+	return nil
 }
 
 func dial(path string) (*net.UnixConn, error) {
@@ -93,41 +103,78 @@ func start(path, program string) error {
 	return nil
 }
 
-// Keep holds f under a name until Drop; f itself may be closed.
-func (k *Keeper) Keep(name string, f *os.File) error {
-	if err := k.ask("keep "+name, unix.UnixRights(int(f.Fd()))); err != nil {
+// Keep holds the pipe at path open under a name until Drop.
+func (k *Keeper) Keep(name, path string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err := k.again(func() error { return k.keep(name, path) }); err != nil {
 		return fmt.Errorf("cannot keep the console of %s: %w", name, err)
 	}
+	k.kept[name] = path
 	return nil
 }
 
 // Drop lets go of what is kept under a name; an unknown one is no error.
 func (k *Keeper) Drop(name string) error {
-	if err := k.ask("drop "+name, nil); err != nil {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.kept, name)
+	if err := k.again(func() error { return exchange(k.conn, "drop "+name, nil) }); err != nil {
 		return fmt.Errorf("cannot let go of the console of %s: %w", name, err)
 	}
 	return nil
 }
 
-func (k *Keeper) ask(message string, rights []byte) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if _, _, err := k.conn.WriteMsgUnix([]byte(message), rights, nil); err != nil {
+// again asks once more where the keeper has died.
+func (k *Keeper) again(ask func() error) error {
+	err := ask()
+	if err == nil || errors.Is(err, errRefused) {
+		return err
+	}
+	k.conn.Close()
+	if err := k.connect(); err != nil {
+		return err
+	}
+	for name, path := range k.kept {
+		// A pipe that is gone by now is nobody's console any more.
+		_ = k.keep(name, path)
+	}
+	return ask()
+}
+
+func (k *Keeper) keep(name, path string) error {
+	pipe, err := os.OpenFile(path, os.O_RDWR|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return errors.Join(errRefused, err)
+	}
+	defer pipe.Close()
+	return exchange(k.conn, "keep "+name, unix.UnixRights(int(pipe.Fd())))
+}
+
+// errRefused is wrapped where it is not the connection's fault.
+var errRefused = errors.New("refused")
+
+func exchange(conn *net.UnixConn, message string, rights []byte) error {
+	if _, _, err := conn.WriteMsgUnix([]byte(message), rights, nil); err != nil {
 		return err
 	}
 	answer := make([]byte, maxMessage)
-	n, err := k.conn.Read(answer)
+	n, err := conn.Read(answer)
 	if err != nil {
 		return err
 	}
 	if string(answer[:n]) != "ok" {
-		return errors.New(string(answer[:n]))
+		return fmt.Errorf("%w: %s", errRefused, answer[:n])
 	}
 	return nil
 }
 
 // Close ends the connection; what is kept stays kept.
-func (k *Keeper) Close() error { return k.conn.Close() }
+func (k *Keeper) Close() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.conn.Close()
+}
 
 // Serve is the keeper's life: it answers on the listening socket that it
 // inherited as file 3.

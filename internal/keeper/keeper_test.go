@@ -3,6 +3,8 @@ package keeper
 import (
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -39,7 +41,7 @@ func TestKeptPipeRemembersWhenEverybodyElseIsGone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := k.Keep("one", f); err != nil {
+	if err := k.Keep("one", path); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := f.WriteString("last word"); err != nil {
@@ -71,5 +73,71 @@ func TestDropOfNothing(t *testing.T) {
 	defer k.Close()
 	if err := k.Drop("nobody"); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestAKeeperThatDiedIsReplaced(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "pipe")
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	k := connect(t, dir)
+	if err := k.Keep("one", path); err != nil {
+		t.Fatal(err)
+	}
+	kill(t)
+	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := k.Drop("another"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteString("last word"); err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	k.Close()
+
+	k = connect(t, dir)
+	defer k.Close()
+	if f, err = os.OpenFile(path, os.O_RDWR|unix.O_NONBLOCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	buf := make([]byte, 64)
+	if n, err := f.Read(buf); err != nil || string(buf[:n]) != "last word" {
+		t.Errorf("read %q, %v; want the last word", buf[:n], err)
+	}
+	if err := k.Drop("one"); err != nil {
+		t.Error(err)
+	}
+}
+
+// kill ends this program's keepers and waits for their end.
+func kill(t *testing.T) {
+	t.Helper()
+	lists, err := filepath.Glob("/proc/self/task/*/children")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, list := range lists {
+		children, _ := os.ReadFile(list) // the thread may have ended
+		for _, child := range strings.Fields(string(children)) {
+			pid, err := strconv.Atoi(child)
+			if err != nil {
+				t.Fatal(err)
+			}
+			fd, err := unix.PidfdOpen(pid, 0)
+			if err != nil {
+				continue // it has ended by itself
+			}
+			_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+			if _, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 10_000); err != nil {
+				t.Fatal(err)
+			}
+			unix.Close(fd)
+		}
 	}
 }
