@@ -222,7 +222,7 @@ func handedOver() bool {
 // SignalProcess1 implements Kernel. The kernel throws signals away that process
 // 1 has no handler for; a moment after its start systemd has none.
 func (Linux) SignalProcess1(s unix.Signal, limit time.Duration) error {
-	if !eventually(limit, func() bool { return takesSignal("/proc/1/status", s) }) {
+	if !eventually(limit, func() bool { return takesSignal("/proc/1/status", s) || waitsForSignal("/proc/1/syscall") }) {
 		return fmt.Errorf("process 1 does not take signal %d", s)
 	}
 	if err := unix.Kill(1, s); err != nil {
@@ -244,6 +244,15 @@ func eventually(limit time.Duration, holds func() bool) bool {
 		pause = min(2*pause, time.Second/2)
 	}
 	return true
+}
+
+// waitsForSignal says whether the process sleeps in sigtimedwait(2), as
+// busybox's init does: for as long the kernel shows what it waits for as
+// neither caught nor blocked. call is its /proc/<pid>/syscall.
+func waitsForSignal(call string) bool {
+	text, err := os.ReadFile(call)
+	number, _, _ := strings.Cut(string(text), " ")
+	return err == nil && number == strconv.Itoa(unix.SYS_RT_SIGTIMEDWAIT)
 }
 
 // takesSignal says whether the process catches s, or blocks it to read it from
