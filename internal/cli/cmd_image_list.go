@@ -60,10 +60,11 @@ type imageShowOptions struct{ json bool }
 func newImageShowCommand(d *deps) *cobra.Command {
 	var o imageShowOptions
 	c := &cobra.Command{
-		Use:   "show <image>",
-		Short: "Show all that is known of an image",
-		Args:  one("an image"),
-		RunE:  func(c *cobra.Command, args []string) error { return runImageShow(c.Context(), o, d, args[0]) },
+		Use:               "show <image>",
+		Short:             "Show all that is known of an image",
+		Args:              one("an image"),
+		ValidArgsFunction: d.completeImages,
+		RunE:              func(c *cobra.Command, args []string) error { return runImageShow(c.Context(), o, d, args[0]) },
 	}
 	addJSON(c, &o.json)
 	return c

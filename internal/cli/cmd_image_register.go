@@ -56,11 +56,12 @@ func runImageRegister(ctx context.Context, o imageRegisterOptions, d *deps) erro
 
 func newImageDeleteCommand(d *deps) *cobra.Command {
 	return &cobra.Command{
-		Use:     "delete <image>…",
-		Aliases: []string{"rm"},
-		Short:   "Delete images; the file of a registered one stays",
-		Args:    some("images"),
-		RunE:    func(c *cobra.Command, args []string) error { return runImageDelete(c.Context(), d, args) },
+		Use:               "delete <image>…",
+		Aliases:           []string{"rm"},
+		Short:             "Delete images; the file of a registered one stays",
+		Args:              some("images"),
+		ValidArgsFunction: d.completeImages,
+		RunE:              func(c *cobra.Command, args []string) error { return runImageDelete(c.Context(), d, args) },
 	}
 }
 

@@ -24,13 +24,15 @@ type machineOptions struct {
 	disk   string
 }
 
-func (o *machineOptions) add(c *cobra.Command) {
+func (o *machineOptions) add(c *cobra.Command, d *deps) {
 	c.Flags().StringVar(&o.name, "name", "", "the VM's `name`, a DNS label; made up without it")
 	c.Flags().StringVar(&o.image, "image", "", "`image` to start from (default: default_image_name of the config)")
 	c.Flags().StringVar(&o.kernel, "kernel", "", "`kernel` to start with (default: the image's)")
 	c.Flags().IntVar(&o.vcpus, "vcpus", 0, "`number` of processors (default: default_vcpus of the config)")
 	c.Flags().StringVar(&o.memory, "memory", "", "memory, as a `size` like 512M or 2G (default: default_memory of the config)")
 	c.Flags().StringVar(&o.disk, "disk", "", "disk, as a `size` like 20G (default: default_disk of the config)")
+	completeFlag(c, "image", d.completeImages)
+	completeFlag(c, "kernel", d.completeKernels)
 }
 
 func (o machineOptions) request() (api.CreateRequest, error) {
@@ -91,8 +93,8 @@ func newVMCreateCommand(d *deps) *cobra.Command {
 			return runVMCreate(c.Context(), o, d)
 		},
 	}
-	o.machineOptions.add(c)
-	c.Flags().StringVar(&o.wait, "wait", "", "how far the guest must have come: `agent` or system; without it, until sockets are there")
+	o.machineOptions.add(c, d)
+	addWait(c, &o.wait)
 	c.Flags().BoolVar(&o.noStart, "no-start", false, "only make it")
 	addJSON(c, &o.json)
 	return c

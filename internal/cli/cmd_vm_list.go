@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -10,7 +11,6 @@ import (
 
 	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/internal/cli/ui"
-	"github.com/banger-vm/banger/internal/config"
 )
 
 type vmListOptions struct{ json bool }
@@ -36,9 +36,13 @@ func runVMList(ctx context.Context, o vmListOptions, d *deps) error {
 	if o.json {
 		return ui.JSON(d.out, vms)
 	}
+	if len(vms) == 0 && isTerminal(d.out) {
+		fmt.Fprintln(d.errs, "there are no VMs: `banger vm run` makes one and opens a shell in it")
+		return nil
+	}
 	table := ui.NewTable("NAME", "STATE", "IMAGE", "VCPUS", "MEMORY", "DISK USED", "ADDRESS", "AGE")
 	for _, vm := range vms {
-		table.Row(vm.Name, string(vm.State), vm.Image, strconv.Itoa(vm.VCPUs), config.FormatMiB(vm.MemoryMiB),
+		table.Row(vm.Name, string(vm.State), vm.Image, strconv.Itoa(vm.VCPUs), ui.Bytes(vm.MemoryMiB<<20),
 			ui.Bytes(vm.DiskUsed), ui.Or(vm.Address), ui.Age(time.Now(), vm.Created))
 	}
 	return table.Write(d.out)
@@ -78,8 +82,8 @@ func vmTable(vm api.VM) *ui.Table {
 	table.Row("image", vm.Image)
 	table.Row("kernel", vm.Kernel)
 	table.Row("vcpus", strconv.Itoa(vm.VCPUs))
-	table.Row("memory", config.FormatMiB(vm.MemoryMiB))
-	table.Row("disk", config.FormatMiB(vm.DiskMiB)+", "+ui.Bytes(vm.DiskUsed)+" used on the host")
+	table.Row("memory", ui.Bytes(vm.MemoryMiB<<20))
+	table.Row("disk", ui.Bytes(vm.DiskMiB<<20)+", "+ui.Bytes(vm.DiskUsed)+" used on the host")
 	table.Row("address", ui.Or(vm.Address))
 	table.Row("mac", ui.Or(vm.MAC))
 	table.Row("created", moment(vm.Created))
@@ -102,19 +106,4 @@ func moment(t time.Time) string {
 		return "-"
 	}
 	return t.Local().Format(time.RFC3339)
-}
-
-// completeVMs offers the VMs' names to the shell, without starting a daemon.
-func (d *deps) completeVMs(c *cobra.Command, _ []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
-	quiet := d.client.NeverStart()
-	defer quiet.Close()
-	vms, err := quiet.VMs(c.Context())
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	names := make([]cobra.Completion, len(vms))
-	for i, vm := range vms {
-		names[i] = vm.Name
-	}
-	return names, cobra.ShellCompDirectiveNoFileComp
 }

@@ -41,7 +41,7 @@ to the command, a second one gives up waiting for it.`,
 			return runVMRun(c.Context(), o, d)
 		},
 	}
-	o.machineOptions.add(c)
+	o.machineOptions.add(c, d)
 	o.commandOptions.add(c)
 	c.Flags().BoolVar(&o.remove, "rm", false, "delete the VM when the command or the shell ends")
 	c.Flags().StringVar(&o.branch, "branch", "", "with a path: the `branch` to make for the work")

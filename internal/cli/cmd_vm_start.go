@@ -45,7 +45,7 @@ func newVMRestartCommand(d *deps) *cobra.Command {
 }
 
 func (o *vmStartOptions) add(c *cobra.Command) {
-	c.Flags().StringVar(&o.wait, "wait", "", "how far the guest must have come: `agent` or system; without it, until sockets are there")
+	addWait(c, &o.wait)
 	addJSON(c, &o.json)
 }
 

@@ -29,8 +29,14 @@ func (o *commandOptions) add(c *cobra.Command) {
 	c.Flags().BoolVarP(&o.noTerminal, "no-tty", "T", false, "give the command no terminal")
 	c.Flags().StringArrayVarP(&o.env, "env", "e", nil, "set `NAME=VALUE` for the command; NAME alone takes the value it has here")
 	c.Flags().StringVar(&o.cwd, "cwd", "", "run the command in this `directory` of the guest")
-	c.Flags().StringVar(&o.wait, "wait", "", "how far the guest must have come: `agent` or system; without it, until sockets are there")
+	addWait(c, &o.wait)
 	c.MarkFlagsMutuallyExclusive("tty", "no-tty")
+}
+
+// addWait adds the flag that says how long a start takes.
+func addWait(c *cobra.Command, wait *string) {
+	c.Flags().StringVar(wait, "wait", "", "how far the guest must have come: `agent` or system; without it, until sockets are there")
+	completeFlag(c, "wait", cobra.FixedCompletions([]cobra.Completion{string(api.WaitAgent), string(api.WaitSystem)}, cobra.ShellCompDirectiveNoFileComp))
 }
 
 // request is what the daemon is asked for.

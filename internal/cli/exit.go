@@ -114,7 +114,10 @@ func bad(hint, format string, args ...any) error {
 // one is a check for a single argument that says which is wanted.
 func one(what string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
-		if len(args) != 1 {
+		if len(args) == 0 {
+			return usage(c, fmt.Sprintf("%s takes %s, and there is none here", c.CommandPath(), what))
+		}
+		if len(args) > 1 {
 			return usage(c, fmt.Sprintf("%s takes %s, not %d arguments", c.CommandPath(), what, len(args)))
 		}
 		return nil
@@ -125,7 +128,7 @@ func one(what string) cobra.PositionalArgs {
 func some(what string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		if len(args) == 0 {
-			return usage(c, fmt.Sprintf("%s takes %s", c.CommandPath(), what))
+			return usage(c, fmt.Sprintf("which %s? %s takes one or more", what, c.CommandPath()))
 		}
 		return nil
 	}

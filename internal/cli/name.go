@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"fmt"
 	"regexp"
 
 	"github.com/banger-vm/banger/internal/config"
@@ -36,7 +37,7 @@ func parseSize(flag, text string, least int64) (int64, error) {
 		return 0, bad("", "--%s: %v", flag, err)
 	}
 	if mib < least {
-		return 0, bad("", "--%s %s is too small: the least is %s", flag, text, config.FormatMiB(least))
+		return 0, bad(fmt.Sprintf("a number alone is in MiB; with a unit it is like --%s 2G", flag), "--%s %s is too small: the least is %s", flag, text, config.FormatMiB(least))
 	}
 	return mib, nil
 }
