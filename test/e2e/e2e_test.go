@@ -107,7 +107,10 @@ func run(t *testing.T, dir string) {
 // range of its own.
 var networks atomic.Int32
 
-func setup(env *testscript.Env) error {
+func setup(env *testscript.Env) error { return setupFor(env, env.Defer) }
+
+// setupFor fills the environment; what it made is undone at the end.
+func setupFor(env *testscript.Env, atEnd func(func())) error {
 	n := networks.Add(1)
 	runtime, err := os.MkdirTemp("/tmp", "bt") // short: socket paths end at 107 bytes
 	if err != nil {
@@ -140,7 +143,7 @@ func setup(env *testscript.Env) error {
 		return err
 	}
 	vars := env.Vars
-	env.Defer(func() {
+	atEnd(func() {
 		tidy(vars)
 		os.RemoveAll(runtime)
 	})
