@@ -5,7 +5,8 @@
 //
 // It listens on a seqpacket socket. A message is a verb, a blank and a name;
 // "keep" carries one file descriptor. Each is answered with "ok". The process
-// ends when it keeps nothing and nobody is connected.
+// ends when nobody is connected and it keeps nothing, or its socket is gone, so
+// that nobody ever will be.
 package keeper
 
 import (
@@ -186,6 +187,8 @@ func Serve() error {
 		return fmt.Errorf("cannot listen: %w", err)
 	}
 	s := &server{listener: l, kept: map[string]*os.File{}}
+	// Where the user's watches are used up, it only ends later.
+	_ = s.watchSocket(l.Addr().String())
 	for {
 		conn, err := l.Accept()
 		if err != nil {
@@ -202,6 +205,54 @@ type server struct {
 	mu    sync.Mutex
 	conns int
 	kept  map[string]*os.File
+	gone  bool // the socket has no name any more
+}
+
+// watchSocket learns when the socket's name goes or leads to another.
+func (s *server) watchSocket(path string) error {
+	mine, err := os.Lstat(path)
+	if err != nil {
+		return fmt.Errorf("cannot look at the keeper's socket: %w", err)
+	}
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		return fmt.Errorf("cannot watch the keeper's socket: %w", err)
+	}
+	events := os.NewFile(uintptr(fd), "inotify")
+	// The loss of a name is a change of the link count, which is an attribute.
+	if _, err := unix.InotifyAddWatch(fd, path, unix.IN_ATTRIB|unix.IN_DELETE_SELF|unix.IN_MOVE_SELF); err != nil {
+		events.Close()
+		return fmt.Errorf("cannot watch the keeper's socket: %w", err)
+	}
+	go func() {
+		defer events.Close()
+		buf := make([]byte, 4096)
+		for {
+			now, err := os.Lstat(path)
+			if err != nil || !os.SameFile(mine, now) {
+				s.lost()
+				return
+			}
+			if _, err := events.Read(buf); err != nil {
+				return
+			}
+		}
+	}()
+	return nil
+}
+
+func (s *server) lost() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.gone = true
+	s.endIfIdle()
+}
+
+// endIfIdle ends the process with its last duty.
+func (s *server) endIfIdle() {
+	if s.conns == 0 && (len(s.kept) == 0 || s.gone) {
+		s.listener.Close()
+	}
 }
 
 func (s *server) joined() {
@@ -210,14 +261,11 @@ func (s *server) joined() {
 	s.conns++
 }
 
-// left ends the process with its last duty.
 func (s *server) left() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.conns--
-	if s.conns == 0 && len(s.kept) == 0 {
-		s.listener.Close()
-	}
+	s.endIfIdle()
 }
 
 func (s *server) serve(conn *net.UnixConn) {
