@@ -44,7 +44,7 @@ func DialVsock(ctx context.Context, udsPath string, port uint32) (net.Conn, erro
 }
 
 func handshake(ctx context.Context, conn net.Conn, port uint32) error {
-	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	err := connect(conn, port)
 	if !stop() {
 		return context.Cause(ctx)

@@ -88,7 +88,7 @@ func makeConsole(runDir string) (*os.File, error) {
 		return nil, err
 	}
 	// Best effort: the limit of an unprivileged user may be lower.
-	unix.FcntlInt(f.Fd(), unix.F_SETPIPE_SZ, consoleBuffer)
+	_, _ = unix.FcntlInt(f.Fd(), unix.F_SETPIPE_SZ, consoleBuffer)
 	return f, nil
 }
 

@@ -54,7 +54,7 @@ func TestConsoleHearsTheLastWordAndKeepsTheLines(t *testing.T) {
 	if word, about := c.last(); word != wordPanic || about != "Kernel panic - not syncing: boo" {
 		t.Errorf("last word = %q (%q), want the panic before the reboot that it caused", word, about)
 	}
-	lines := log.last("console", 10)
+	lines := log.lastOfConsole(10)
 	want := []string{"hello", "[    1.0] Kernel panic - not syncing: boo", "[    2.0] reboot: Restarting system"}
 	if strings.Join(lines, "|") != strings.Join(want, "|") {
 		t.Errorf("the journal has %q, want %q", lines, want)
@@ -86,7 +86,7 @@ func TestConsoleOfAGuestThatNeverEndsItsLine(t *testing.T) {
 		}
 	}
 	c.finish()
-	for _, line := range log.last("console", 10) {
+	for _, line := range log.lastOfConsole(10) {
 		if len(line) > lineLimit {
 			t.Fatalf("a line of %d bytes, the limit is %d", len(line), lineLimit)
 		}
@@ -110,7 +110,7 @@ func TestJournalStaysWithinItsLimit(t *testing.T) {
 	if total > 2*journalLimit {
 		t.Errorf("the log takes %d bytes, the limit is %d", total, 2*journalLimit)
 	}
-	if got := log.last("console", 1); len(got) != 1 || got[0] != line {
+	if got := log.lastOfConsole(1); len(got) != 1 || got[0] != line {
 		t.Error("the newest line is lost")
 	}
 }

@@ -103,13 +103,13 @@ func (j *journal) read() (past []api.LogLine, more <-chan api.LogLine, stop func
 	}
 }
 
-// last gives the last n lines that came from source.
-func (j *journal) last(source string, n int) []string {
+// lastOfConsole gives the last n lines that the guest wrote on its console.
+func (j *journal) lastOfConsole(n int) []string {
 	past, _, stop := j.read()
 	stop()
 	var texts []string
 	for _, line := range past {
-		if line.Source == source {
+		if line.Source == "console" {
 			texts = append(texts, line.Text)
 		}
 	}

@@ -409,7 +409,7 @@ func isGuestTrouble(err error) bool {
 // whyEnded explains a VMM that ended before its guest was ready.
 func (v *machine) whyEnded(r *run) error {
 	r.console.finish()
-	said := v.log.last("console", 5)
+	said := v.log.lastOfConsole(5)
 	message := fmt.Sprintf("the VMM of VM %s ended before its guest was ready", v.record().Name)
 	if status, known := r.process.Exit(); known {
 		message += fmt.Sprintf(" (status %d)", status)
