@@ -18,7 +18,7 @@ COMPANIONS := fcqemu banger-init banger-vsock-agent
 
 .DEFAULT_GOAL := help
 .PHONY: help run build setup test test-setup test-unit test-host test-vm test-e2e test-nested \
-	install uninstall lint vet docs bench vuln fuzz clean
+	install uninstall lint vet docs bench soak vuln fuzz clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -82,6 +82,10 @@ docs: ## write docs/reference anew
 
 bench: test-setup build ## every figure beside its floor or peer, as root; ARGS='-only exec' for some
 	@$(GO) run ./test/bench $(ARGS)
+
+SOAK ?= 1000
+soak: test-setup ## every step and every death, and SOAK lives of a VM in a row, as root; not in CI
+	LIVES=$(SOAK) $(GO) test -tags hosttest -count=1 -timeout 2h -v ./test/lives
 
 vuln: ## known vulnerabilities in what banger is built from; needs the internet
 	$(GO) tool -modfile=tools/go.mod govulncheck ./...

@@ -28,8 +28,8 @@ type suite struct {
 var suites = []suite{
 	{name: "unit", about: "unit tests with the race detector, fuzz seeds (no root, no VM)",
 		packages: []string{"./..."}, flags: []string{"-race", "-timeout=10m"}},
-	{name: "host", about: "network, disk and processes against the real kernel",
-		tag: "hosttest", packages: []string{"./internal/..."}, flags: []string{"-timeout=10m"}},
+	{name: "host", about: "network, disk and processes against the real kernel; VMs' lives and deaths on a VMM of the tests",
+		tag: "hosttest", packages: []string{"./internal/...", "./test/lives"}, flags: []string{"-timeout=10m"}},
 	{name: "vm", about: "fcqemu and its guests, and what every VMM must keep",
 		tag: "vmtest", packages: []string{"./internal/..."}, flags: []string{"-p=1", "-timeout=15m"}, store: true},
 	{name: "e2e", about: "the real CLI, daemon and guests",

@@ -1,0 +1,570 @@
+//go:build hosttest
+
+package lives
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/client"
+	"github.com/banger-vm/banger/internal/firecracker"
+	"github.com/banger-vm/banger/internal/guest/host"
+	"github.com/banger-vm/banger/internal/guest/proto"
+	"github.com/banger-vm/banger/internal/testenv"
+)
+
+// patience is for anything that takes milliseconds on an idle machine.
+const patience = 30 * time.Second
+
+// programs is what TestMain built, laid out as it is installed.
+var programs string
+
+func TestMain(m *testing.M) {
+	status, err := inWorld(m.Run)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(status)
+}
+
+func inWorld(tests func() int) (int, error) {
+	if err := testenv.Enter(); err != nil {
+		return 0, err
+	}
+	world, err := testenv.NewWorld()
+	if err != nil {
+		return 0, err
+	}
+	defer world.Close()
+	programs, err = os.MkdirTemp("/var/tmp", "banger-lives")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(programs)
+	if err := build(); err != nil {
+		return 0, err
+	}
+	return tests(), nil
+}
+
+// build makes bangerd, the VMM, and what stands for the guest's programs, which
+// no guest here looks at.
+func build() error {
+	companions := filepath.Join(programs, "lib/banger")
+	if err := os.MkdirAll(companions, 0o755); err != nil {
+		return err
+	}
+	for _, name := range []string{"banger-init", "banger-vsock-agent"} {
+		if err := os.WriteFile(filepath.Join(companions, name), []byte("\x7fELF"), 0o755); err != nil {
+			return err
+		}
+	}
+	for path, source := range map[string]string{"bin/bangerd": "../../cmd/bangerd", "vmm": "./vmm"} {
+		out, err := exec.Command("go", "build", "-o", filepath.Join(programs, path), source).CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("cannot build %s: %w\n%s", source, err, out)
+		}
+	}
+	return mke2fs(filepath.Join(programs, "rootfs.ext4"))
+}
+
+func mke2fs(path string) error {
+	if out, err := exec.Command("mke2fs", "-q", "-t", "ext4", path, "16M").CombinedOutput(); err != nil {
+		return fmt.Errorf("cannot make a filesystem: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// station is one user's banger: directories, settings and at most one daemon.
+type station struct {
+	*testing.T
+	dir     string // all but the runtime directory
+	runtime string
+	daemon  *daemon
+	client  *client.Client
+}
+
+const (
+	bridge = "bl0"
+	image  = "tiny"
+)
+
+// newStation makes a station with an image and a kernel and no daemon. At the
+// test's end it looks whether anything is left.
+func newStation(t *testing.T) *station {
+	t.Helper()
+	runtime, err := os.MkdirTemp("/tmp", "bl") // short: socket paths end at 107 bytes
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &station{T: t, dir: t.TempDir(), runtime: runtime}
+	s.client = client.New(client.Options{Runtime: filepath.Join(runtime, "banger")})
+	t.Cleanup(s.tidy)
+	s.check(os.MkdirAll(filepath.Join(s.dir, "home"), 0o755))
+	s.makeKernel()
+	s.start("")
+	_, err = s.client.RegisterImage(t.Context(), api.RegisterImage{Name: image, Rootfs: filepath.Join(programs, "rootfs.ext4")})
+	s.check(err)
+	s.stop()
+	return s
+}
+
+// makeKernel puts a kernel into the store that the VMM takes for one.
+func (s *station) makeKernel() {
+	s.Helper()
+	dir := filepath.Join(s.dir, "data/banger/kernels/generic-6.12")
+	s.check(os.MkdirAll(dir, 0o755))
+	elf := append([]byte("\x7fELF"), make([]byte, 60)...)
+	record := `{"format": 2, "name": "generic-6.12", "release": "6.12.0", "source": "catalog", "created": "2025-01-01T00:00:00Z", "early": []}`
+	s.check(os.WriteFile(filepath.Join(dir, "vmlinux"), elf, 0o644))
+	s.check(os.WriteFile(filepath.Join(dir, "modules.ext4"), make([]byte, 4096), 0o644))
+	s.check(os.WriteFile(filepath.Join(dir, "kernel.json"), []byte(record), 0o644))
+}
+
+func (s *station) check(err error) {
+	s.Helper()
+	if err != nil {
+		s.Fatal(err)
+	}
+}
+
+func (s *station) env() []string {
+	return []string{
+		"PATH=" + os.Getenv("PATH"),
+		"HOME=" + filepath.Join(s.dir, "home"),
+		"XDG_CONFIG_HOME=" + filepath.Join(s.dir, "config"),
+		"XDG_DATA_HOME=" + filepath.Join(s.dir, "data"),
+		"XDG_STATE_HOME=" + filepath.Join(s.dir, "state"),
+		"XDG_CACHE_HOME=" + filepath.Join(s.dir, "cache"),
+		"XDG_RUNTIME_DIR=" + s.runtime,
+		"BANGER_VMM=firecracker",
+		"BANGER_FIRECRACKER_BIN=" + filepath.Join(programs, "vmm"),
+		"BANGER_DEFAULT_IMAGE_NAME=" + image,
+		"BANGER_DEFAULT_DISK=512M",
+		"BANGER_TAP_POOL_SIZE=0",
+		"BANGER_WEB_LISTEN_ADDR=off",
+		"BANGER_BRIDGE_NAME=" + bridge,
+		"BANGER_BRIDGE_IP=10.78.0.1",
+		"BANGER_CIDR=10.78.0.0/24",
+	}
+}
+
+func (s *station) stateDir() string        { return filepath.Join(s.dir, "state/banger/vms") }
+func (s *station) runDir(id string) string { return filepath.Join(s.runtime, "banger/vm", id) }
+
+// daemon is one process of bangerd.
+type daemon struct {
+	cmd  *exec.Cmd
+	log  string
+	done chan struct{} // closed when it has ended
+}
+
+// launch starts a bangerd that kills itself at a step, and gives what it said
+// of its start.
+func (s *station) launch(killAt string) (*daemon, string) {
+	s.Helper()
+	ready, tell, err := os.Pipe()
+	s.check(err)
+	defer ready.Close()
+	log, err := os.OpenFile(filepath.Join(s.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	s.check(err)
+	defer log.Close()
+	d := &daemon{cmd: exec.Command(filepath.Join(programs, "bin/bangerd")), log: log.Name(), done: make(chan struct{})}
+	d.cmd.Dir = "/"
+	d.cmd.Env = append(s.env(), client.ReadyEnv+"=3", "BANGERD_KILL_AT="+killAt)
+	d.cmd.Stdout, d.cmd.Stderr = log, log
+	d.cmd.ExtraFiles = []*os.File{tell}
+	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	err = d.cmd.Start()
+	tell.Close()
+	s.check(err)
+	go func() {
+		_ = d.cmd.Wait()
+		close(d.done)
+	}()
+	s.check(ready.SetReadDeadline(time.Now().Add(patience)))
+	said, err := io.ReadAll(ready)
+	s.check(err)
+	return d, string(said)
+}
+
+// start brings the station's daemon up.
+func (s *station) start(killAt string) {
+	s.Helper()
+	d, said := s.launch(killAt)
+	s.daemon = d
+	if said != "ready\n" {
+		s.Fatalf("bangerd did not start: %s\n%s", said, s.logText())
+	}
+}
+
+func (s *station) logText() string {
+	text, _ := os.ReadFile(filepath.Join(s.dir, "log"))
+	return string(text)
+}
+
+// await waits for the daemon's end.
+func (s *station) await() {
+	s.Helper()
+	select {
+	case <-s.daemon.done:
+		s.client.Close()
+		s.daemon = nil
+	case <-time.After(patience):
+		s.Fatal("bangerd did not end")
+	}
+}
+
+// killed waits for the death that the daemon gives itself.
+func (s *station) killed(step string) {
+	s.Helper()
+	cmd := s.daemon.cmd
+	select {
+	case <-s.daemon.done:
+	case <-time.After(patience):
+		s.Fatalf("bangerd never came to step %s", step)
+	}
+	if status := cmd.ProcessState.Sys().(syscall.WaitStatus); status.Signal() != syscall.SIGKILL {
+		s.Fatalf("bangerd ended otherwise than by its own hand: %v\n%s", cmd.ProcessState, s.logText())
+	}
+	s.await()
+}
+
+func (s *station) kill() {
+	s.Helper()
+	s.check(s.daemon.cmd.Process.Kill())
+	s.await()
+}
+
+func (s *station) stop() {
+	s.Helper()
+	s.check(s.client.Shutdown(s.ctx()))
+	s.await()
+}
+
+func (s *station) ctx() context.Context {
+	ctx, cancel := context.WithTimeout(s.Context(), patience)
+	s.Cleanup(cancel)
+	return ctx
+}
+
+// run makes a VM and starts it.
+func (s *station) run(name string) api.VM {
+	s.Helper()
+	created, err := s.client.Create(s.ctx(), api.CreateRequest{Name: name}, nil)
+	s.check(err)
+	return created.VM
+}
+
+func (s *station) vm(name string) api.VM {
+	s.Helper()
+	v, err := s.client.VM(s.ctx(), name)
+	s.check(err)
+	return v
+}
+
+// exec runs one of the guest's words.
+func (s *station) exec(name string, argv ...string) string {
+	s.Helper()
+	command, err := s.client.Exec(s.ctx(), name, api.ExecRequest{Argv: argv, Wait: api.WaitAgent})
+	s.check(err)
+	var out bytes.Buffer
+	status, err := command.Run(s.ctx(), nil, &out, io.Discard)
+	s.check(err)
+	if status != 0 {
+		s.Fatalf("%q ended with %d", argv, status)
+	}
+	return out.String()
+}
+
+// end runs a word that ends the guest, whose answer may be lost over it.
+func (s *station) end(name, word string) {
+	s.Helper()
+	if command, err := s.client.Exec(s.ctx(), name, api.ExecRequest{Argv: []string{word}, Wait: api.WaitAgent}); err == nil {
+		_, _ = command.Run(s.ctx(), nil, io.Discard, io.Discard)
+	}
+}
+
+// tellGuest runs a word that ends the guest without a daemon.
+func (s *station) tellGuest(id, word string) {
+	s.Helper()
+	agent := host.New(func(ctx context.Context, port uint32) (conn net.Conn, err error) {
+		return firecracker.DialVsock(ctx, filepath.Join(s.runDir(id), firecracker.VsockSocket), port)
+	})
+	if conn, err := agent.Exec(s.ctx(), proto.Exec{Argv: []string{word}}); err == nil {
+		defer conn.Close()
+		_, _ = proto.NewCommand(conn).Run(nil, io.Discard, io.Discard)
+	}
+}
+
+// awaitState follows a VM's log until the VM is as wanted.
+func (s *station) awaitState(name string, wanted func(api.VM) bool) api.VM {
+	s.Helper()
+	found := errors.New("found")
+	var v api.VM
+	err := s.client.Logs(s.ctx(), name, true, func(api.LogLine) error {
+		v = s.vm(name)
+		if wanted(v) {
+			return found
+		}
+		return nil
+	})
+	if !errors.Is(err, found) {
+		s.Fatalf("VM %s did not come to what it should: %v; it is %s: %s\n%s", name, err, v.State, v.Reason, s.logText())
+	}
+	return v
+}
+
+func is(state api.State) func(api.VM) bool {
+	return func(v api.VM) bool { return v.State == state }
+}
+
+// record is what a test looks at in vm.json.
+type record struct {
+	Lease struct{ Tap string }
+}
+
+// agrees holds what bangerd says against what is on the host.
+func (s *station) agrees() []api.VM {
+	s.Helper()
+	first, err := s.client.VMs(s.ctx())
+	s.check(err)
+	again, err := s.client.VMs(s.ctx())
+	s.check(err)
+	if a, b := fmt.Sprintf("%+v", brief(first)), fmt.Sprintf("%+v", brief(again)); a != b {
+		s.Errorf("two lists in a row differ:\n%s\n%s", a, b)
+	}
+	var ids, running, pids, taps []string
+	for _, v := range first {
+		ids = append(ids, v.ID)
+		switch {
+		case v.State == api.StateRunning:
+			running = append(running, v.ID)
+			pids = append(pids, fmt.Sprint(v.VMM.PID))
+			taps = append(taps, s.tapOf(v.ID))
+		case v.VMM != nil:
+			s.Errorf("VM %s is %s and has a VMM", v.Name, v.State)
+		}
+	}
+	s.same("directories of VMs", entries(s.stateDir()), ids)
+	s.same("runtime directories", entries(filepath.Join(s.runtime, "banger/vm")), running)
+	s.same("VMMs", vmms(filepath.Join(s.runtime, "banger/vm")), pids)
+	s.awaitTaps(taps)
+	s.same("taps in the rules", s.tapsInRules(), taps)
+	for _, id := range ids {
+		s.exists(filepath.Join(s.stateDir(), id), "vm.json", "disk.cow", "ssh_host_ed25519_key")
+	}
+	for _, id := range running {
+		s.exists(s.runDir(id), "api.sock", "v.sock", "v.sock_1022", "console")
+	}
+	if s.Failed() {
+		s.Fatalf("what bangerd said:\n%s", s.logText())
+	}
+	return first
+}
+
+func brief(vms []api.VM) []string {
+	var all []string
+	for _, v := range vms {
+		all = append(all, fmt.Sprintln(v.ID, v.Name, v.State, v.Reason, v.VMM))
+	}
+	return all
+}
+
+func (s *station) same(what string, got, want []string) {
+	s.Helper()
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		s.Errorf("%s: there are %q, there should be %q", what, got, want)
+	}
+}
+
+func (s *station) exists(dir string, names ...string) {
+	s.Helper()
+	for _, name := range names {
+		if _, err := os.Lstat(filepath.Join(dir, name)); err != nil {
+			s.Error(err)
+		}
+	}
+}
+
+func entries(dir string) []string {
+	var names []string
+	list, _ := os.ReadDir(dir)
+	for _, e := range list {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+func vmms(dir string) []string {
+	var pids []string
+	for _, line := range testenv.ProcessesIn(dir) {
+		pid, _, _ := strings.Cut(line, " ")
+		pids = append(pids, pid)
+	}
+	return pids
+}
+
+func (s *station) tapOf(id string) string {
+	s.Helper()
+	data, err := os.ReadFile(filepath.Join(s.stateDir(), id, "vm.json"))
+	s.check(err)
+	var r record
+	s.check(json.Unmarshal(data, &r))
+	return r.Lease.Tap
+}
+
+// awaitTaps waits until there are these taps and no others: those that a VM had
+// go a moment after it.
+func (s *station) awaitTaps(want []string) {
+	s.Helper()
+	changes, done := make(chan netlink.LinkUpdate, 64), make(chan struct{})
+	defer close(done)
+	s.check(netlink.LinkSubscribe(changes, done))
+	slices.Sort(want)
+	for late := time.After(patience); ; {
+		got := s.taps()
+		if slices.Sort(got); slices.Equal(got, want) {
+			return
+		}
+		select {
+		case <-changes:
+		case <-late:
+			s.Errorf("taps: there are %q, there should be %q", got, want)
+			return
+		}
+	}
+}
+
+func (s *station) taps() []string {
+	s.Helper()
+	links, err := netlink.LinkList()
+	s.check(err)
+	var taps []string
+	for _, l := range links {
+		if l.Type() == "tuntap" {
+			taps = append(taps, l.Attrs().Name)
+		}
+	}
+	return taps
+}
+
+// tapsInRules gives the taps that the rules name.
+func (s *station) tapsInRules() []string {
+	s.Helper()
+	rules := s.rules()
+	var taps []string
+	for _, word := range strings.FieldsFunc(rules, func(r rune) bool { return strings.ContainsRune(" \t\n,{}\"", r) }) {
+		if strings.HasPrefix(word, bridge) && word != bridge && !slices.Contains(taps, word) && !strings.HasSuffix(word, "*") {
+			taps = append(taps, word)
+		}
+	}
+	return taps
+}
+
+func (s *station) rules() string {
+	s.Helper()
+	out, err := exec.Command("nft", "list", "ruleset").CombinedOutput()
+	if err != nil {
+		s.Fatalf("nft: %v\n%s", err, out)
+	}
+	return string(out)
+}
+
+// empty deletes every VM, stops the daemon and looks whether anything is left.
+func (s *station) empty() {
+	s.Helper()
+	vms, err := s.client.VMs(s.ctx())
+	s.check(err)
+	for _, v := range vms {
+		s.check(s.client.DeleteVM(s.ctx(), v.ID, nil))
+	}
+	s.agrees()
+	s.stop()
+	s.nothing()
+}
+
+// nothing is what a stopped banger without VMs leaves.
+func (s *station) nothing() {
+	s.Helper()
+	s.same("directories of VMs", entries(s.stateDir()), nil)
+	s.same("runtime directories", entries(filepath.Join(s.runtime, "banger/vm")), nil)
+	s.same("VMMs", vmms(filepath.Join(s.runtime, "banger")), nil)
+	s.same("taps", s.taps(), nil)
+	if rules := s.rules(); rules != "" {
+		s.Errorf("rules are left:\n%s", rules)
+	}
+	if _, err := netlink.LinkByName(bridge); err == nil {
+		s.Error("the bridge is left")
+	}
+	for _, pid := range s.processes() {
+		if err := testenv.AwaitEnd(pid, patience); err != nil {
+			s.Error(err)
+		}
+	}
+}
+
+// processes gives those that run one of this test's programs.
+func (s *station) processes() []int {
+	var pids []int
+	links, _ := filepath.Glob("/proc/[0-9]*/exe")
+	for _, link := range links {
+		if exe, err := os.Readlink(link); err == nil && strings.HasPrefix(exe, programs) {
+			var pid int
+			fmt.Sscan(filepath.Base(filepath.Dir(link)), &pid)
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// tidy ends what a failed test left.
+func (s *station) tidy() {
+	for _, pid := range s.processes() {
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+		_ = testenv.AwaitEnd(pid, patience)
+	}
+	s.dropNetwork()
+	os.RemoveAll(s.runtime)
+	if s.Failed() {
+		s.Log(s.logText())
+	}
+}
+
+func (s *station) endProcess(pid int) {
+	s.Helper()
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+		s.Fatal(err)
+	}
+	s.check(testenv.AwaitEnd(pid, patience))
+}
+
+// dropNetwork takes all links and rules away, as a restart of the host does.
+func (s *station) dropNetwork() {
+	links, _ := netlink.LinkList()
+	for _, l := range links {
+		if strings.HasPrefix(l.Attrs().Name, bridge) {
+			_ = netlink.LinkDel(l)
+		}
+	}
+	_ = exec.Command("nft", "flush", "ruleset").Run()
+}

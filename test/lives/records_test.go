@@ -1,0 +1,123 @@
+//go:build hosttest
+
+package lives
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/banger-vm/banger/api"
+)
+
+func (s *station) recordPath(id string) string { return filepath.Join(s.stateDir(), id, "vm.json") }
+
+func (s *station) rewrite(path string, edit func([]byte) []byte) {
+	s.Helper()
+	data, err := os.ReadFile(path)
+	s.check(err)
+	s.check(os.WriteFile(path, edit(data), 0o600))
+}
+
+// A record that can't be trusted is set aside with the disk it belongs to, and
+// told about; the other VMs work.
+func TestRecordsThatCannotBeTrusted(t *testing.T) {
+	for name, spoil := range map[string]func(s *station, path string){
+		"newer": func(s *station, path string) {
+			s.rewrite(path, func(data []byte) []byte { return bytes.Replace(data, []byte(`"format": 1`), []byte(`"format": 99`), 1) })
+		},
+		"truncated": func(s *station, path string) { s.rewrite(path, func(data []byte) []byte { return data[:len(data)/2] }) },
+		"empty":     func(s *station, path string) { s.rewrite(path, func([]byte) []byte { return nil }) },
+		"foreign":   func(s *station, path string) { s.check(os.Chown(path, 65534, 65534)) },
+	} {
+		for _, running := range []bool{false, true} {
+			t.Run(name+map[bool]string{true: " running"}[running], func(t *testing.T) {
+				s := newStation(t)
+				s.start("")
+				bad, good := s.run("bad"), s.run("good")
+				if !running {
+					_, err := s.client.StopVM(s.ctx(), "bad", api.StopRequest{}, nil)
+					s.check(err)
+				}
+				s.kill()
+				spoil(s, s.recordPath(bad.ID))
+				s.start("")
+				if !strings.Contains(s.logText(), "set aside") {
+					t.Error("nothing was said")
+				}
+				aside, _ := filepath.Glob(filepath.Join(s.stateDir(), bad.ID+".*", "disk.cow"))
+				if len(aside) != 1 {
+					t.Errorf("set aside: %q, in %q", aside, entries(s.stateDir()))
+				}
+				s.exec("good", "true")
+				if now := s.vm("good"); now.VMM.PID != good.VMM.PID {
+					t.Error("the other VM has another VMM")
+				}
+				for _, disk := range aside {
+					s.check(os.RemoveAll(filepath.Dir(disk)))
+				}
+				s.run("bad")
+				s.agrees()
+				s.empty()
+			})
+		}
+	}
+}
+
+// After the host's restart no process, tap or runtime directory is there, and
+// the boot id is another.
+func TestHostRestart(t *testing.T) {
+	s := newStation(t)
+	s.start("")
+	one, _ := s.run("one"), s.run("two")
+	_, err := s.client.StopVM(s.ctx(), "two", api.StopRequest{}, nil)
+	s.check(err)
+	s.kill()
+	s.killVMM(one.ID)
+	for _, pid := range s.processes() {
+		s.endProcess(pid)
+	}
+	s.dropNetwork()
+	s.check(os.RemoveAll(filepath.Join(s.runtime, "banger")))
+	bootID := regexp.MustCompile(`("boot_id": )"[^"]*"`)
+	s.rewrite(s.recordPath(one.ID), func(data []byte) []byte {
+		if !bootID.Match(data) {
+			t.Fatalf("no boot id in %s", data)
+		}
+		return bootID.ReplaceAll(data, []byte(`$1"00000000-0000-0000-0000-000000000000"`))
+	})
+	s.start("")
+	s.agrees()
+	if v := s.vm("one"); v.State != api.StateStopped || v.Reason != "the host was restarted" {
+		t.Errorf("it is %s: %s", v.State, v.Reason)
+	}
+	for _, name := range []string{"one", "two"} {
+		_, err := s.client.StartVM(s.ctx(), name, api.StartRequest{}, nil)
+		s.check(err)
+		s.exec(name, "true")
+	}
+	s.agrees()
+	s.empty()
+}
+
+// A runtime directory that somebody cleaned away takes its VMs' sockets along;
+// what ran there ends and the VMs start again.
+func TestRuntimeDirectoryGone(t *testing.T) {
+	s := newStation(t)
+	s.start("")
+	s.run("one")
+	s.kill()
+	s.check(os.RemoveAll(filepath.Join(s.runtime, "banger")))
+	s.start("")
+	s.agrees()
+	if v := s.vm("one"); v.State != api.StateFailed {
+		t.Errorf("it is %s: %s", v.State, v.Reason)
+	}
+	_, err := s.client.StartVM(s.ctx(), "one", api.StartRequest{}, nil)
+	s.check(err)
+	s.agrees()
+	s.empty()
+}

@@ -1,0 +1,214 @@
+// Command vmm is a VMM for tests of a VM's whole life: Firecracker's flags, API
+// and sockets over a guest that is a Go function and speaks the real protocol
+// of banger's agent. It boots in milliseconds.
+//
+// The commands of its guest are words: true; boot prints the boot's id; wait
+// ends with its client; deaf ignores every shutdown from then on; poweroff,
+// halt, reboot and panic are what they say, and what a kernel says of them.
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"sync"
+
+	"github.com/banger-vm/banger/internal/firecracker/fcserver"
+	"github.com/banger-vm/banger/internal/firecracker/fctest"
+	"github.com/banger-vm/banger/internal/guest/proto"
+)
+
+func main() {
+	os.Exit(fcserver.Main("vmm", os.Args[1:], &fctest.Memory{Run: run}))
+}
+
+// guest is one boot.
+type guest struct {
+	*fctest.Guest
+	boot   string
+	cancel context.CancelFunc
+	conns  sync.WaitGroup
+
+	mu      sync.Mutex
+	deaf    bool
+	events  []proto.Event
+	changed chan struct{}
+}
+
+func run(ctx context.Context, machine *fctest.Guest) {
+	ctx, cancel := context.WithCancel(ctx)
+	g := &guest{Guest: machine, boot: rand.Text(), cancel: cancel, changed: make(chan struct{})}
+	g.events = []proto.Event{{Kind: proto.EventHello, Hello: g.hello()}}
+	listener, err := machine.Listen(proto.AgentPort)
+	if err != nil {
+		fmt.Fprintln(machine.Console, "cannot listen:", err)
+		return
+	}
+	defer g.conns.Wait()
+	defer listener.Close()
+	context.AfterFunc(ctx, func() { listener.Close() })
+	g.conns.Go(func() { g.greet(ctx) })
+	for {
+		conn, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		g.conns.Go(func() { g.serve(ctx, conn) })
+	}
+}
+
+func (g *guest) hello() *proto.Hello {
+	return &proto.Hello{Version: "test", BootID: g.boot, Init: proto.InitNone, Kernel: "test"}
+}
+
+// greet dials the host, as an agent does once it is up.
+func (g *guest) greet(ctx context.Context) {
+	conn, err := g.DialHost(ctx, proto.HelloPort)
+	if err != nil {
+		return
+	}
+	g.tell(ctx, conn)
+}
+
+// tell sends all events, past and coming, until the other end closes.
+func (g *guest) tell(ctx context.Context, conn net.Conn) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	defer conn.Close()
+	go func() {
+		_, _ = conn.Read(make([]byte, 1)) // the host says nothing: it goes
+		cancel()
+	}()
+	out := proto.NewWriter(conn)
+	for sent := 0; ; {
+		g.mu.Lock()
+		news, changed := g.events[sent:], g.changed
+		g.mu.Unlock()
+		for _, e := range news {
+			if out.JSON(proto.TypeEvent, e) != nil {
+				return
+			}
+			sent++
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (g *guest) happened(e proto.Event) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !slices.Contains(g.events, e) {
+		g.events = append(g.events, e)
+		close(g.changed)
+		g.changed = make(chan struct{})
+	}
+}
+
+func (g *guest) serve(ctx context.Context, conn net.Conn) {
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	defer conn.Close()
+	frame, err := proto.ReadFrame(conn)
+	if err != nil {
+		return
+	}
+	var request proto.Request
+	if err := proto.Decode(frame.Payload, &request); err != nil {
+		return
+	}
+	switch request.Op {
+	case proto.OpInfo:
+		accept(conn, g.hello())
+	case proto.OpConfigure:
+		accept(conn, nil)
+		g.happened(proto.Event{Kind: proto.EventReady, Stage: proto.StageDefault})
+		g.happened(proto.Event{Kind: proto.EventReady, Stage: proto.StageSystem})
+	case proto.OpWatch:
+		accept(conn, nil)
+		g.tell(ctx, conn)
+	case proto.OpExec:
+		var e proto.Exec
+		if proto.Decode(request.Body, &e) == nil {
+			accept(conn, nil)
+			g.exec(conn, e)
+		}
+	case proto.OpShutdown:
+		var s proto.Shutdown
+		if proto.Decode(request.Body, &s) == nil {
+			accept(conn, nil)
+			g.shutDown(s.Reason)
+		}
+	case proto.OpLogs:
+		accept(conn, nil)
+		_ = proto.NewWriter(conn).Frame(proto.TypeLogEnd, nil)
+	default:
+		_ = proto.NewWriter(conn).JSON(proto.TypeReply, proto.Reply{Error: &proto.Error{Kind: proto.ErrorBadRequest, Message: "this guest can't"}})
+	}
+}
+
+// accept answers a host that may be gone, which is no trouble of the guest's.
+func accept(conn net.Conn, body any) {
+	var reply proto.Reply
+	if body != nil {
+		reply.Body, _ = json.Marshal(body)
+	}
+	_ = proto.NewWriter(conn).JSON(proto.TypeReply, reply)
+}
+
+func (g *guest) exec(conn net.Conn, e proto.Exec) {
+	out := proto.NewWriter(conn)
+	end := func() { _ = out.Uint32(proto.TypeExit, 0) }
+	switch word := e.Argv[0]; word {
+	case "true":
+		end()
+	case "boot":
+		_ = out.Frame(proto.TypeStdout, []byte(g.boot))
+		end()
+	case "wait":
+		_, _ = io.Copy(io.Discard, conn)
+	case "deaf":
+		g.mu.Lock()
+		g.deaf = true
+		g.mu.Unlock()
+		end()
+	case "panic":
+		end()
+		fmt.Fprint(g.Console, "[    1.000000] Kernel panic - not syncing: it was asked to\r\n")
+		g.Reset()
+	case "poweroff", "halt", "reboot":
+		end()
+		g.shutDown(proto.Reason(word))
+	default:
+		_ = out.JSON(proto.TypeExecError, proto.ExecError{Kind: proto.ExecNoProgram, Message: word + ": not found"})
+	}
+}
+
+// shutDown is init's and the kernel's part of a shutdown. After a poweroff or a
+// halt nothing runs in the machine, and the machine goes on.
+func (g *guest) shutDown(why proto.Reason) {
+	g.mu.Lock()
+	deaf := g.deaf
+	g.mu.Unlock()
+	if deaf {
+		return
+	}
+	switch why {
+	case proto.ReasonReboot:
+		fmt.Fprint(g.Console, "[    1.000000] reboot: Restarting system\r\n")
+		g.Reset()
+	case proto.ReasonHalt:
+		fmt.Fprint(g.Console, "[    1.000000] reboot: System halted\r\n")
+	default:
+		fmt.Fprint(g.Console, "[    1.000000] reboot: Power down\r\n")
+	}
+	g.cancel()
+}
