@@ -60,7 +60,7 @@ func lock(ctx context.Context, path string) (unlock func(), err error) {
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, &api.Error{Kind: api.KindHost, Message: fmt.Sprintf("cannot lock the daemon's start: %v", err),
-			Hint: "see that the directory is yours and its disk is not full"}
+			Hint: "see that the directory is yours, and its filesystem neither full nor read-only"}
 	}
 	got := make(chan error, 1)
 	go func() { got <- unix.Flock(int(file.Fd()), unix.LOCK_EX) }()
@@ -176,7 +176,7 @@ func openLog(path string) (log *os.File, size int64, err error) {
 
 func cannotLog(err error) error {
 	return &api.Error{Kind: api.KindHost, Message: fmt.Sprintf("cannot open bangerd's log: %v", err),
-		Hint: "see that the directory is yours and its disk is not full"}
+		Hint: "see that the directory is yours, and its filesystem neither full nor read-only"}
 }
 
 const tailLines = 12
