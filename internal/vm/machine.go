@@ -160,6 +160,9 @@ func (v *machine) isSettled() <-chan struct{} {
 	if v.settling != nil {
 		return v.settling.settled
 	}
+	if v.run != nil && v.run.over() {
+		return v.run.settled
+	}
 	settled := make(chan struct{})
 	close(settled)
 	return settled

@@ -183,6 +183,16 @@ func (r *run) farewell() proto.Reason {
 	return r.goodbye
 }
 
+// over says whether the VMM has ended.
+func (r *run) over() bool {
+	select {
+	case <-r.process.Done():
+		return true
+	default:
+		return false
+	}
+}
+
 // errVMMEnded is the end of a VMM while its guest was waited for.
 var errVMMEnded = errors.New("the VMM ended")
 

@@ -234,6 +234,60 @@ func TestWhatAGuestDidMeanwhile(t *testing.T) {
 	}
 }
 
+// A daemon that ends between a guest's reboot and the start that follows leaves
+// the start to the next one.
+func TestDaemonEndsWhileAGuestRestarts(t *testing.T) {
+	s := newStation(t)
+	s.start("")
+	s.run("one")
+	boot := s.exec("one", "boot")
+	s.end("one", "reboot")
+	s.awaitState("one", is(api.StateStopped))
+	s.stop()
+	s.start("")
+	s.awaitState("one", is(api.StateRunning))
+	if s.exec("one", "boot") == boot {
+		t.Error("it is the same boot")
+	}
+	s.agrees()
+	s.empty()
+}
+
+func TestStopWhileAGuestRestarts(t *testing.T) {
+	s := newStation(t)
+	s.start("")
+	s.run("one")
+	s.end("one", "reboot")
+	_, err := s.client.StopVM(s.ctx(), "one", api.StopRequest{}, nil)
+	s.check(err)
+	for _, end := range []func(){s.kill, s.stop} {
+		s.agrees()
+		if v := s.vm("one"); v.State != api.StateStopped {
+			t.Errorf("it is %s: %s", v.State, v.Reason)
+		}
+		end()
+		s.start("")
+	}
+	s.empty()
+}
+
+func TestStopAndStartRightAfterAPoweroff(t *testing.T) {
+	s := newStation(t)
+	s.start("")
+	s.run("one")
+	s.end("one", "poweroff")
+	v, err := s.client.StopVM(s.ctx(), "one", api.StopRequest{}, nil)
+	s.check(err)
+	if v.State != api.StateStopped {
+		t.Errorf("it is %s: %s", v.State, v.Reason)
+	}
+	_, err = s.client.StartVM(s.ctx(), "one", api.StartRequest{}, nil)
+	s.check(err)
+	s.exec("one", "true")
+	s.agrees()
+	s.empty()
+}
+
 // Without the keeper of consoles the end is unseen, and that is said.
 func TestKilledKeeper(t *testing.T) {
 	s := newStation(t)

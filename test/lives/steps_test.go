@@ -26,7 +26,8 @@ func TestEveryStepHasOneName(t *testing.T) {
 }
 
 // walk does one life for each step: prepare with a healthy daemon, then do with
-// one that dies at the step, then again with a healthy one.
+// one that dies at the step, then again with a healthy one, which starts by
+// looking whether all agrees.
 func walk(t *testing.T, steps []string, prepare func(*station), do func(*station) error, again func(*station)) {
 	s := newStation(t)
 	for _, step := range steps {
@@ -43,7 +44,6 @@ func walk(t *testing.T, steps []string, prepare func(*station), do func(*station
 			}
 			s.killed(step)
 			s.start("")
-			s.agrees()
 			again(s)
 			s.agrees()
 			s.empty()
@@ -64,7 +64,10 @@ func TestKillAtEveryStepOfCreate(t *testing.T) {
 		_, err := s.client.Create(s.ctx(), api.CreateRequest{Name: "one", NoStart: true}, nil)
 		return err
 	}
-	walk(t, vm.CreateSteps, nothingBefore, create, func(s *station) { s.check(create(s)) })
+	walk(t, vm.CreateSteps, nothingBefore, create, func(s *station) {
+		s.agrees()
+		s.check(create(s))
+	})
 }
 
 func TestKillAtEveryStepOfRun(t *testing.T) {
@@ -73,6 +76,7 @@ func TestKillAtEveryStepOfRun(t *testing.T) {
 		return err
 	}
 	walk(t, append(slices.Clone(vm.CreateSteps), vm.StartSteps...), nothingBefore, run, func(s *station) {
+		s.agrees()
 		s.check(run(s))
 		s.exec("one", "true")
 	})
@@ -106,6 +110,7 @@ func TestKillAtEveryStepOfStart(t *testing.T) {
 		s.check(err)
 	}
 	walk(t, vm.StartSteps, stopped, start, func(s *station) {
+		s.agrees()
 		s.check(start(s))
 		s.exec("one", "true")
 	})
@@ -123,6 +128,7 @@ func walkStop(t *testing.T, steps []string, request api.StopRequest) {
 		return err
 	}
 	walk(t, steps, aRunningVM, stop, func(s *station) {
+		s.agrees()
 		s.check(stop(s))
 		if v := s.vm("one"); v.State != api.StateStopped {
 			s.Errorf("it is %s: %s", v.State, v.Reason)
@@ -157,6 +163,9 @@ func TestKillAtEveryStepOfAnEnd(t *testing.T) {
 				return errors.New("asked for")
 			}
 			walk(t, vm.EndSteps, prepare, do, func(s *station) {
+				if end.state != api.StateRunning { // else it is just starting
+					s.agrees()
+				}
 				v := s.awaitState("one", is(end.state))
 				if v.Reason != end.reason {
 					s.Errorf("the reason is %q, not %q", v.Reason, end.reason)
@@ -169,9 +178,32 @@ func TestKillAtEveryStepOfAnEnd(t *testing.T) {
 	}
 }
 
+// The start that a guest's reboot asks for is nobody's command: the next daemon
+// must think of it. The steps are those of every start; before each boot there is
+// a pause.
+func TestKillDuringAReboot(t *testing.T) {
+	steps := []string{"start.record", "start.spawn", "start.commit"}
+	var boot string
+	prepare := func(s *station) {
+		s.run("one")
+		boot = s.exec("one", "boot")
+	}
+	reboot := func(s *station) error {
+		s.end("one", "reboot")
+		return errors.New("asked for")
+	}
+	walk(t, steps, prepare, reboot, func(s *station) {
+		s.awaitState("one", is(api.StateRunning))
+		if s.exec("one", "boot") == boot {
+			s.Error("it is the same boot")
+		}
+	})
+}
+
 func TestKillAtEveryStepOfDelete(t *testing.T) {
 	remove := func(s *station) error { return s.client.DeleteVM(s.ctx(), "one", nil) }
 	walk(t, vm.DeleteSteps, aRunningVM, remove, func(s *station) {
+		s.agrees()
 		var e *api.Error
 		if err := remove(s); err != nil && !(errors.As(err, &e) && e.Kind == api.KindNotFound) {
 			s.Error(err)
