@@ -25,6 +25,14 @@ var words = map[string]string{
 	"delete.record":    "deleting",
 	"delete.kill":      "ending the machine",
 	"delete.directory": "deleting the disk",
+
+	"find the kernel":                 "finding the kernel",
+	"download the kernel":             "downloading the kernel",
+	"unpack the kernel":               "unpacking the kernel",
+	"extract the kernel":              "extracting the kernel",
+	"unpack the kernel's modules":     "unpacking the kernel's modules",
+	"make the kernel's modules drive": "making the kernel's modules drive",
+	"keep the kernel":                 "keeping the kernel",
 }
 
 func phrase(step string) string {
