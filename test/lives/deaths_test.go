@@ -239,10 +239,10 @@ func TestWhatAGuestDidMeanwhile(t *testing.T) {
 func TestDaemonEndsWhileAGuestRestarts(t *testing.T) {
 	s := newStation(t)
 	s.start("")
-	s.run("one")
+	v := s.run("one")
 	boot := s.exec("one", "boot")
 	s.end("one", "reboot")
-	s.awaitState("one", is(api.StateStopped))
+	s.awaitState("one", hasLost(v.VMM.PID))
 	s.stop()
 	s.start("")
 	s.awaitState("one", is(api.StateRunning))
@@ -253,11 +253,17 @@ func TestDaemonEndsWhileAGuestRestarts(t *testing.T) {
 	s.empty()
 }
 
+// hasLost is true of a VM whose VMM was this process and is no more.
+func hasLost(pid int) func(api.VM) bool {
+	return func(v api.VM) bool { return v.VMM == nil || v.VMM.PID != pid }
+}
+
 func TestStopWhileAGuestRestarts(t *testing.T) {
 	s := newStation(t)
 	s.start("")
-	s.run("one")
+	v := s.run("one")
 	s.end("one", "reboot")
+	s.awaitState("one", hasLost(v.VMM.PID))
 	_, err := s.client.StopVM(s.ctx(), "one", api.StopRequest{}, nil)
 	s.check(err)
 	for _, end := range []func(){s.kill, s.stop} {
