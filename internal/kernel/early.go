@@ -27,27 +27,80 @@ const (
 // ensureInitramfs gives the path of the initramfs of this kernel's modules and
 // the present guest programs. Its name holds the hash of its content, so bangers
 // of several versions don't disturb each other.
+//
+// What was made of the same files before is not made again to be compared: that
+// would be a tenth of a VM's start where processors are slow.
 func (s *Store) ensureInitramfs(rec record) (string, error) {
-	var content bytes.Buffer
-	if err := initramfs.Write(&content, s.contents(rec)); err != nil {
+	sources := s.contents(rec)
+	state, err := stateOf(sources)
+	if err != nil {
 		return "", err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	state = rec.Name + "\n" + state
+	made := s.made[state]
+	if info, err := os.Stat(made.path); err == nil && info.Size() == made.size {
+		now := time.Now()
+		_ = os.Chtimes(made.path, now, now) // it only keeps the file from being cleaned up
+		return made.path, nil
+	}
+	made, err = s.makeInitramfs(rec, sources)
+	if err != nil {
+		return "", err
+	}
+	if s.made == nil {
+		s.made = map[string]madeInitramfs{}
+	}
+	s.made[state] = made
+	return made.path, nil
+}
+
+// madeInitramfs is an initramfs in the store.
+type madeInitramfs struct {
+	path string
+	size int64
+}
+
+// stateOf changes when any of the files of an initramfs does.
+func stateOf(c initramfs.Contents) (string, error) {
+	paths := []string{c.Init, c.Agent}
+	for _, m := range c.Modules {
+		paths = append(paths, m.Path)
+	}
+	var state strings.Builder
+	for _, path := range paths {
+		info, err := os.Stat(path)
+		if err != nil {
+			return "", fmt.Errorf("cannot make an initramfs: %w", err)
+		}
+		fmt.Fprintln(&state, path, info.Size(), info.ModTime().UnixNano())
+	}
+	return state.String(), nil
+}
+
+func (s *Store) makeInitramfs(rec record, sources initramfs.Contents) (madeInitramfs, error) {
+	var content bytes.Buffer
+	if err := initramfs.Write(&content, sources); err != nil {
+		return madeInitramfs{}, err
 	}
 	sum := sha256.Sum256(content.Bytes())
 	dir := filepath.Join(s.Dir, rec.Name)
 	path := filepath.Join(dir, initramfsPrefix+hex.EncodeToString(sum[:8]))
+	made := madeInitramfs{path, int64(content.Len())}
 	now := time.Now()
-	if info, err := os.Stat(path); err == nil && info.Size() == int64(content.Len()) {
+	if info, err := os.Stat(path); err == nil && info.Size() == made.size {
 		_ = os.Chtimes(path, now, now) // it only keeps the file from being cleaned up
-		return path, nil
+		return made, nil
 	}
 	if err := atomicfile.Write(path, content.Bytes(), 0o644); err != nil {
-		return "", err
+		return madeInitramfs{}, err
 	}
 	if err := relink(filepath.Base(path), filepath.Join(dir, initramfsLink)); err != nil {
-		return "", err
+		return madeInitramfs{}, err
 	}
 	removeOldInitramfs(dir, now)
-	return path, nil
+	return made, nil
 }
 
 func (s *Store) contents(rec record) initramfs.Contents {

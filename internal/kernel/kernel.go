@@ -26,6 +26,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/banger-vm/banger/internal/debian"
@@ -46,6 +47,9 @@ type Store struct {
 	// AtStep, when set, is called with the name of each step of a build just
 	// before it is done. Steps gives the names.
 	AtStep func(step string)
+
+	mu   sync.Mutex
+	made map[string]madeInitramfs // by the state of the files it is made of
 }
 
 // Kernel is a kernel of the store or of the catalog.
