@@ -126,6 +126,7 @@ func run(ctx context.Context) error {
 		MendNetwork: func(ctx context.Context) ([]string, error) { return network.Mend(ctx, pool, log) },
 		EndIn:       firecracker.Sweep,
 	}
+	go vms.WatchSpace(ctx)
 	server := &daemon.Daemon{
 		VMs: vms, Images: images, Kernels: kernels,
 		Doctor:    func(ctx context.Context) api.Doctor { return doctor.Run(ctx, looks) },

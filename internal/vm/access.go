@@ -8,6 +8,7 @@ import (
 	"net"
 
 	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/guest/host"
 	"github.com/banger-vm/banger/internal/guest/proto"
 )
 
@@ -41,6 +42,10 @@ func (m *Manager) reachable(ctx context.Context, nameOrID string, wait api.Wait)
 	r := v.running()
 	if r == nil {
 		return nil, nil, require(v.record(), "reach", api.StateRunning)
+	}
+	if rec := v.record(); rec.State == api.StatePaused {
+		return nil, nil, &api.Error{Kind: api.KindWrongState, Message: fmt.Sprintf("VM %s is paused: %s", rec.Name, rec.Reason),
+			Hint: "free some space on the host's disk, and it runs on by itself"}
 	}
 	err = v.within(ctx, m.StageTimeout, r, wait)
 	if errors.Is(err, errVMMEnded) {
@@ -101,36 +106,43 @@ func (m *Manager) Logs(ctx context.Context, nameOrID string, follow bool, emit f
 }
 
 // guestLog gives the guest's own log, line by line; nil where no agent answers.
+// It is asked on the side: what the host knows must not wait for a guest.
 func (v *machine) guestLog(ctx context.Context, follow bool) <-chan api.LogLine {
 	r := v.running()
-	if r == nil || !r.isReady() {
-		return nil
-	}
-	reader, err := r.agent.Logs(ctx, follow)
-	if err != nil {
+	if r == nil || !r.isReady() || v.record().State == api.StatePaused {
 		return nil
 	}
 	lines := make(chan api.LogLine)
 	go func() {
 		defer close(lines)
-		defer context.AfterFunc(ctx, func() { reader.Close() })()
-		defer reader.Close()
-		for {
-			line, err := reader.Next()
-			if err != nil {
-				if !errors.Is(err, io.EOF) && ctx.Err() == nil {
-					v.log.add("daemon", fmt.Sprintf("cannot read the guest's log: %v", err))
-				}
-				return
-			}
-			select {
-			case lines <- api.LogLine{Source: guestSource(line.Source), Text: line.Text}:
-			case <-ctx.Done():
-				return
-			}
+		if err := sendGuestLog(ctx, r.agent, follow, lines); err != nil && ctx.Err() == nil {
+			v.log.add("daemon", fmt.Sprintf("cannot read the guest's log: %v", err))
 		}
 	}()
 	return lines
+}
+
+func sendGuestLog(ctx context.Context, agent *host.Agent, follow bool, to chan<- api.LogLine) error {
+	reader, err := agent.Logs(ctx, follow)
+	if err != nil {
+		return err
+	}
+	defer reader.Close()
+	defer context.AfterFunc(ctx, func() { reader.Close() })()
+	for {
+		line, err := reader.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		select {
+		case to <- api.LogLine{Source: guestSource(line.Source), Text: line.Text}:
+		case <-ctx.Done():
+			return nil
+		}
+	}
 }
 
 func guestSource(s byte) string {

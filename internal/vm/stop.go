@@ -49,6 +49,11 @@ func (v *machine) stop(ctx context.Context, req api.StopRequest, report progress
 	if r == nil {
 		return v.stayDown()
 	}
+	if v.record().State == api.StatePaused && !req.Force {
+		if err := v.resume(ctx, r); err != nil {
+			return err
+		}
+	}
 	s := v.m.steps(report)
 	err := s.do(ctx, "stop.record", func() error { return v.become(api.StateStopping, "") })
 	if err != nil {

@@ -198,6 +198,14 @@ func hostCA(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), text, 0o644))
 }
 
+// smallDisk DIR MEGABYTES makes DIR a filesystem of its own that is soon full.
+func smallDisk(ts *testscript.TestScript, neg bool, args []string) {
+	dir := args[0]
+	ts.Check(os.MkdirAll(dir, 0o700))
+	ts.Check(unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+args[1]+"m"))
+	ts.Defer(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+}
+
 // atOnce N PROGRAM ARGS… runs a program N times at once; all must succeed.
 func atOnce(ts *testscript.TestScript, neg bool, args []string) {
 	n, err := strconv.Atoi(args[0])

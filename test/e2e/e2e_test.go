@@ -98,6 +98,7 @@ func run(t *testing.T, dir string) {
 			"peak":       peak,
 			"hostca":     hostCA,
 			"atonce":     atOnce,
+			"smalldisk":  smallDisk,
 			"interrupt":  interruptAt,
 		},
 	})
