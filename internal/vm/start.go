@@ -154,6 +154,9 @@ func (v *machine) start(ctx context.Context, report progress.Func) (r *run, err 
 		return nil, err
 	}
 	err = s.do(ctx, "start.commit", func() error {
+		// Who reads that it runs must be able to reach it.
+		undone.Push("the run", func(context.Context) error { v.setRun(nil); return nil })
+		v.setRun(r)
 		return v.change(func(rec *Record) error {
 			rec.LastStart, rec.Run, rec.Restart = s.took, false, false
 			rec.Remove = rec.Remove && waited == nil // kept for a person to look at
@@ -367,11 +370,20 @@ func (v *machine) awaitAgent(ctx context.Context, r *run) (waited, err error) {
 	if errors.Is(err, errVMMEnded) {
 		return nil, v.whyEnded(r)
 	}
-	if isGuestTrouble(err) {
+	if !isGuestTrouble(err) {
+		return nil, err
+	}
+	// A VMM that dies breaks its guest's connections before its end is seen.
+	select {
+	case <-r.process.Done():
+		return nil, v.whyEnded(r)
+	case <-time.After(endPause):
 		return err, nil
 	}
-	return nil, err
 }
+
+// endPause is more than a VMM takes from its last connection to its end.
+const endPause = time.Second
 
 func (v *machine) awaitStage(ctx context.Context, r *run, wait api.Wait) error {
 	err := v.within(ctx, v.m.StageTimeout, r, wait)
