@@ -171,7 +171,7 @@ func TestPaths(t *testing.T) {
 			State: "/home/u/.local/state/banger", Runtime: "/tmp/banger-1000"}},
 		{"root", map[string]string{"HOME": "/root"}, 0, config.Paths{
 			Config: "/root/.config/banger", Cache: "/root/.cache/banger", Data: "/root/.local/share/banger",
-			State: "/root/.local/state/banger", Runtime: "/run/banger"}},
+			State: "/root/.local/state/banger", Runtime: "/run/bangerd"}},
 		{"XDG", map[string]string{"HOME": "/h", "XDG_CONFIG_HOME": "/c", "XDG_CACHE_HOME": "relative",
 			"XDG_DATA_HOME": "/d", "XDG_STATE_HOME": "/s", "XDG_RUNTIME_DIR": "/r"}, 5, config.Paths{
 			Config: "/c/banger", Cache: "/h/.cache/banger", Data: "/d/banger", State: "/s/banger", Runtime: "/r/banger"}},

@@ -73,12 +73,14 @@ func home(getenv func(string) string, uid int) (string, error) {
 	return u.HomeDir, nil
 }
 
+// runtimeDir is not /run/banger for root: in a guest that is the agent's, and
+// banger runs inside of banger too.
 func runtimeDir(getenv func(string) string, uid int) string {
 	if base := getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(base) {
 		return filepath.Join(base, "banger")
 	}
 	if uid == 0 {
-		return "/run/banger"
+		return "/run/bangerd"
 	}
 	return fmt.Sprintf("/tmp/banger-%d", uid)
 }
