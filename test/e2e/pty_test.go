@@ -266,7 +266,7 @@ func (p *person) shell(t *testing.T) {
 	s.types("stty size; tty\r")
 	s.sees(`30 100\r\n/dev/pts/\d`)
 	s.resize(50, 120)
-	s.types("while [ \"$(stty size)\" != '50 120' ]; do sleep 0.1; done; echo grown; sleep 100000\r")
+	s.types("while [ \"$(stty size)\" != '50 120' ]; do sleep 0.1; done; sh -c 'echo grown; exec sleep 100000'\r") // what prints is what Ctrl-C ends
 	s.sees(`\r\n(.*\r)?grown\r\n`)
 	s.types(ctrlC)
 	s.sees(`root@inhabited:~# `)
