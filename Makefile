@@ -82,6 +82,7 @@ docs: ## write docs/reference anew
 
 bench: test-setup build ## every figure beside its floor or peer, as root; ARGS='-only exec' for some
 	@$(GO) run ./test/bench $(ARGS)
+	@$(GO) test -tags nested -run '^$$' -bench Firecracker -timeout 30m ./test/nested
 
 SOAK ?= 1000
 soak: test-setup ## every step and every death, and SOAK lives of a VM in a row, as root; not in CI
