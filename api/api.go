@@ -89,6 +89,8 @@ type CreateRequest struct {
 	// Remove deletes the VM when its session is over. The answer's event
 	// stream then stays open after the result: closing it ends the session.
 	Remove bool `json:"remove,omitempty"`
+	// NoCredentials keeps the user's credentials out of the guest, for good.
+	NoCredentials bool `json:"no_credentials,omitempty"`
 }
 
 // StartRequest starts a VM (POST /v1/vms/{vm}/start and …/restart).

@@ -117,6 +117,12 @@ func (c *Client) Prune(ctx context.Context, report Report) ([]string, error) {
 	return result.Pruned, err
 }
 
+// SyncCredentials gives a running VM the credentials that its host has now.
+func (c *Client) SyncCredentials(ctx context.Context, vm string) (api.Credentials, error) {
+	var synced api.Credentials
+	return synced, c.call(ctx, http.MethodPost, vmPath(vm, "/credentials"), nil, &synced)
+}
+
 // SSHInfo gives what a program needs to run ssh against a VM.
 func (c *Client) SSHInfo(ctx context.Context, vm string) (api.SSHInfo, error) {
 	var info api.SSHInfo

@@ -19,6 +19,7 @@ import (
 	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/client"
 	"github.com/banger-vm/banger/internal/config"
+	"github.com/banger-vm/banger/internal/credential"
 	"github.com/banger-vm/banger/internal/daemon"
 	"github.com/banger-vm/banger/internal/debian"
 	"github.com/banger-vm/banger/internal/doctor"
@@ -111,6 +112,7 @@ func run(ctx context.Context) error {
 		Pool:         pool,
 		ChooseVMM:    choose,
 		Guest:        vm.GuestSettings{AuthorizedKeys: []string{key.Authorized}, Env: hostenv.Proxy(os.Getenv), CACerts: hostenv.Certificates("/")},
+		Credentials:  credentials(cfg),
 		Defaults:     vm.Defaults{Image: cfg.DefaultImage, Kernel: defaultKernel, VCPUs: cfg.VCPUs, MemoryMiB: cfg.MemoryMiB, DiskMiB: cfg.DiskMiB},
 		BootTimeout:  cfg.BootTimeout,
 		StageTimeout: cfg.BootTimeout,
@@ -185,6 +187,19 @@ func guestKey(cfg *config.Config) (sshkey.Key, error) {
 		return sshkey.Ensure(cfg.SSHKeyPath)
 	}
 	return sshkey.Load(cfg.SSHKeyPath)
+}
+
+// credentials are the user's files that guests get; nil means that the user
+// wants none to.
+func credentials(cfg *config.Config) []credential.File {
+	if !cfg.CredentialSync {
+		return nil
+	}
+	files := credential.Standard(cfg.Home)
+	for _, more := range cfg.Credentials {
+		files = append(files, credential.File{Host: more.Host, Guest: more.Guest})
+	}
+	return files
 }
 
 // freeRange picks a range that nothing else on the host uses, where the user has

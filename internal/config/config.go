@@ -31,6 +31,10 @@ type Config struct {
 	MemoryMiB      int64            // of a VM that names none
 	DiskMiB        int64            // of a VM that names none
 	BootTimeout    time.Duration    // how long a guest may take to get ready
+	CredentialSync bool             // guests get the user's credentials
+	Credentials    []Credential     // more of them than the standard ones
+
+	Home string // the user's
 
 	Paths Paths
 	File  string // the config file that was looked for, there or not
@@ -44,6 +48,12 @@ type Value struct {
 	Value  string `json:"value"`
 	Origin string `json:"origin"` // "default", "/path/config.toml:3", "BANGER_VMM", "flag"
 	About  string `json:"about"`
+}
+
+// Credential is a file of the host that guests get. Both paths are absolute.
+type Credential struct {
+	Host  string
+	Guest string
 }
 
 // Options are where Load looks. Its zero value looks at the real environment
@@ -73,7 +83,11 @@ func Load(o Options) (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Config{Paths: paths, File: configFile(o, paths)}
+	userHome, err := home(o.Getenv, o.UID)
+	if err != nil {
+		return nil, err
+	}
+	c := &Config{Paths: paths, File: configFile(o, paths), Home: userHome}
 	for i := range keys {
 		if err := keys[i].apply(c, texts[keys[i].name]); err != nil {
 			return nil, err

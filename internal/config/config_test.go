@@ -50,7 +50,7 @@ func TestDefaults(t *testing.T) {
 		"firecracker_bin": "", "vmm": "auto", "bridge_name": "banger0", "bridge_ip": "172.16.0.1",
 		"cidr": "172.16.0.0/24", "tap_pool_size": "4", "default_dns": "", "web_listen_addr": "127.0.0.1:7777",
 		"mirror": "", "security_mirror": "", "log_level": "info", "default_vcpus": "2",
-		"default_memory": "2GiB", "default_disk": "20GiB", "boot_timeout": "3m0s",
+		"default_memory": "2GiB", "default_disk": "20GiB", "boot_timeout": "3m0s", "credential_sync": "true",
 	}
 	got := map[string]string{}
 	for _, v := range c.Values() {
@@ -130,6 +130,10 @@ func TestErrorsNameTheirPlaceAndTheCure(t *testing.T) {
 		{"mirror", "mirror = 'deb.example/debian'\n", nil, nil, "must be an http:// or https:// address", ""},
 		{"listen", "web_listen_addr = '7777'\n", nil, nil, "must be host:port", ""},
 		{"timeout", "boot_timeout = '90'\n", nil, nil, "must be a time", ""},
+		{"credentials", "credential_sync = 'yes'\n", nil, nil, "FILE:1: credential_sync", ""},
+		{"credential's key", "vmm = 'auto'\n[[credential_sync]]\nhost = '/a'\ngest = '/b'\n", nil, nil, "must have the texts host and guest", ""},
+		{"credential's third key", "[[credential_sync]]\nhost = '/a'\nguest = '/b'\nmode = 3\n", nil, nil, `FILE:4: "credential_sync.mode" is not a setting`, ""},
+		{"relative credential", "[[credential_sync]]\nhost = 'a'\nguest = '/b'\n", nil, nil, "paths that begin with / or ~/", ""},
 		{"environment", "", map[string]string{"BANGER_VMM": "kvm"}, nil, `BANGER_VMM: vmm = "kvm": must be one of`, ""},
 		{"flag", "", nil, map[string]string{"vm": "auto"}, `flag: "vm" is not a setting`, `did you mean "vmm"?`},
 	}
@@ -212,6 +216,28 @@ func TestParseArgs(t *testing.T) {
 	for _, args := range [][]string{{"--set"}, {"--set", "vmm"}, {"vmm=auto"}, {"-x"}} {
 		if got, err := config.ParseArgs(args); err == nil {
 			t.Errorf("%v gives %v", args, got)
+		}
+	}
+}
+
+func TestCredentials(t *testing.T) {
+	file := "[[credential_sync]]\nhost = '~/.netrc'\nguest = '~/.netrc'\n\n[[credential_sync]]\nhost = '/etc/token'\nguest = '/opt/token'\n"
+	c, path, err := load(t, file, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	home := strings.TrimSuffix(path, "/.config/banger/config.toml")
+	want := []config.Credential{{Host: home + "/.netrc", Guest: "/root/.netrc"}, {Host: "/etc/token", Guest: "/opt/token"}}
+	if diff := cmp.Diff(want, c.Credentials); diff != "" || !c.CredentialSync || c.Home != home {
+		t.Errorf("%+v: %s", c, diff)
+	}
+	again, _, err := load(t, "", map[string]string{"BANGER_CREDENTIAL_SYNC": "/etc/token:/opt/token"}, nil)
+	if err != nil || len(again.Credentials) != 1 || again.Credentials[0] != want[1] {
+		t.Errorf("%+v, %v", again, err)
+	}
+	for _, off := range []string{"credential_sync = false\n"} {
+		if c, _, err := load(t, off, nil, nil); err != nil || c.CredentialSync {
+			t.Errorf("%+v, %v", c, err)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -48,6 +49,12 @@ func parseFile(path string, data []byte, texts map[string]text) error {
 	}
 	return eachKey(data, func(name string, line int) error {
 		at := text{origin: fmt.Sprintf("%s:%d", path, line), file: path, line: line}
+		if table, field, isField := strings.Cut(name, "."); isField && find(table) != nil && find(table).kind == kindPairs {
+			if !slices.Contains(pairFields, field) {
+				return unknownKey(name, at)
+			}
+			return nil // it came with its table
+		}
 		k := find(name)
 		if k == nil {
 			return unknownKey(name, at)
@@ -64,10 +71,12 @@ func parseFile(path string, data []byte, texts map[string]text) error {
 }
 
 // eachKey calls f with every top-level key, a table's name included, in the
-// order and with the line of the file.
+// order and with the line of the file. What is within a table of a known name
+// has that name and a dot before its own.
 func eachKey(data []byte, f func(name string, line int) error) error {
 	var p unstable.Parser
 	p.Reset(data)
+	within := ""
 	for p.NextExpression() {
 		node := p.Expression()
 		if node.Kind != unstable.KeyValue && node.Kind != unstable.Table && node.Kind != unstable.ArrayTable {
@@ -81,11 +90,14 @@ func eachKey(data []byte, f func(name string, line int) error) error {
 				line = p.Shape(it.Node().Raw).Start.Line
 			}
 		}
-		if err := f(strings.Join(parts, "."), line); err != nil {
-			return err
+		name := strings.Join(parts, ".")
+		if node.Kind == unstable.KeyValue {
+			name = within + name
+		} else {
+			within = name + "."
 		}
-		if node.Kind != unstable.KeyValue {
-			return nil // no table is known, so f has refused it
+		if err := f(name, line); err != nil {
+			return err
 		}
 	}
 	return p.Error()
@@ -103,6 +115,9 @@ func find(name string) *key {
 // textOf gives a value of the file as the text that the environment would
 // have for it.
 func (k key) textOf(v any) (string, error) {
+	if k.kind == kindPairs {
+		return pairsText(v)
+	}
 	switch v := v.(type) {
 	case string:
 		if k.kind == kindInt {

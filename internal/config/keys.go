@@ -31,6 +31,7 @@ const (
 	kindString kind = iota
 	kindInt
 	kindStringOrInt // sizes, and a network given by its prefix length
+	kindPairs       // yes or no, or tables of host and guest
 )
 
 func (k key) env() string { return "BANGER_" + strings.ToUpper(k.name) }
@@ -96,6 +97,9 @@ var keys = []key{
 	{"boot_timeout", "3m", "how long a guest may take to get ready", kindString,
 		func(c *Config, s string) error { return setDuration(&c.BootTimeout, s) },
 		func(c *Config) string { return c.BootTimeout.String() }},
+	{"credential_sync", "true", "whether guests get your agents' credentials; more files by `[[credential_sync]]` with `host` and `guest`", kindPairs,
+		setCredentials,
+		showCredentials},
 }
 
 // The least a VM may be given: below it no default image comes up.

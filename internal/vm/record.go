@@ -34,6 +34,8 @@ type Spec struct {
 	MemoryMiB int64    `json:"memory_mib"`
 	DiskMiB   int64    `json:"disk_mib"`
 	Wait      api.Wait `json:"wait,omitempty"`
+	// NoCredentials keeps the user's credentials out of the guest.
+	NoCredentials bool `json:"no_credentials,omitempty"`
 }
 
 // Record is all that banger remembers of a VM: vm.json.
@@ -60,6 +62,10 @@ type Record struct {
 	Rootfs string        `json:"rootfs"` // the image's file, which the disk depends on to the byte
 	Lease  network.Lease `json:"lease"`
 	VMM    *VMM          `json:"vmm,omitempty"`
+
+	// Credentials are the paths in the guest that may lead to the user's
+	// credentials. Those are in the guest's memory; its disk has links.
+	Credentials []string `json:"credentials,omitempty"`
 
 	Started   time.Time  `json:"started,omitzero"`
 	LastStart []api.Step `json:"last_start,omitempty"`

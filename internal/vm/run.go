@@ -46,7 +46,8 @@ type run struct {
 	ready   bool          // the agent is configured
 	stages  map[proto.Stage]bool
 	goodbye proto.Reason
-	trouble error // why the agent could not be configured
+	trouble error    // why the agent could not be configured
+	told    []string // what a person should know of the guest's introduction
 	settled chan struct{}
 }
 

@@ -30,6 +30,8 @@ func resolve(req api.CreateRequest, d Defaults) (string, Spec, error) {
 		MemoryMiB: or(req.MemoryMiB, d.MemoryMiB),
 		DiskMiB:   or(req.DiskMiB, d.DiskMiB),
 		Wait:      req.Wait,
+
+		NoCredentials: req.NoCredentials,
 	}
 	if req.Name != "" && !nameForm.MatchString(req.Name) {
 		return "", Spec{}, bad(

@@ -10,6 +10,7 @@ import (
 	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/internal/disk"
 	"github.com/banger-vm/banger/internal/firecracker"
+	"github.com/banger-vm/banger/internal/guest/host"
 	"github.com/banger-vm/banger/internal/kernel"
 	"github.com/banger-vm/banger/internal/progress"
 	"github.com/banger-vm/banger/internal/undo"
@@ -139,7 +140,7 @@ func (v *machine) start(ctx context.Context, report progress.Func) (r *run, err 
 		return nil, err
 	}
 	err = s.do(ctx, "start.boot", func() error {
-		r.greet(v.configure)
+		r.greet(func(ctx context.Context, agent *host.Agent) error { return v.introduce(ctx, opened, agent) })
 		return r.process.Client().InstanceStart(ctx)
 	})
 	if err != nil {
@@ -148,6 +149,7 @@ func (v *machine) start(ctx context.Context, report progress.Func) (r *run, err 
 	var waited error
 	err = s.do(ctx, "start.agent", func() error {
 		waited, err = v.awaitAgent(ctx, r)
+		opened.warn(report)
 		return err
 	})
 	if err != nil {

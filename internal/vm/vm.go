@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/credential"
 	"github.com/banger-vm/banger/internal/image"
 	"github.com/banger-vm/banger/internal/kernel"
 	"github.com/banger-vm/banger/internal/network"
@@ -60,7 +61,8 @@ type Defaults struct {
 	DiskMiB   int64
 }
 
-// Options are what a Manager needs. All fields but AtStep are required.
+// Options are what a Manager needs. All fields but Credentials and AtStep are
+// required.
 type Options struct {
 	StateDir   string // one directory per VM below it
 	RuntimeDir string // one short directory per running VM below it
@@ -71,7 +73,10 @@ type Options struct {
 	Pool       network.Config // hands out leases
 	ChooseVMM  func() (vmm.Choice, error)
 	Guest      GuestSettings
-	Defaults   Defaults
+	// Credentials are the user's files that guests get at their start; nil
+	// means none, ever.
+	Credentials []credential.File
+	Defaults    Defaults
 	// BootTimeout is how long a guest may take from its boot to its agent;
 	// StageTimeout how long from there to the stage that was waited for.
 	BootTimeout  time.Duration

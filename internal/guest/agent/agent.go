@@ -152,6 +152,12 @@ func (a *Agent) call(r proto.Request) (any, error) {
 			return nil, err
 		}
 		return nil, a.kernel.SetClock(s.Time)
+	case proto.OpCredential:
+		var c proto.Credential
+		if err := decode(r.Body, &c); err != nil {
+			return nil, err
+		}
+		return nil, a.setCredential(c)
 	}
 	return nil, badRequest("this agent (%s) does not know the operation %q", a.version, r.Op)
 }

@@ -56,6 +56,8 @@ func (k *memoryKernel) AddEntropy(seed []byte) error {
 	return nil
 }
 
+func (k *memoryKernel) InMemory(string) error { return nil }
+
 func (k *memoryKernel) AwaitHandOver(time.Duration) error { return nil }
 
 func (k *memoryKernel) SignalProcess1(s unix.Signal, _ time.Duration) error {

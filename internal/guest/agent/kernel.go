@@ -26,6 +26,8 @@ type Kernel interface {
 	SetInterface(name string, addresses []netip.Prefix, routes []proto.Route) error
 	SetClock(t time.Time) error
 	AddEntropy(seed []byte) error
+	// InMemory refuses a directory whose files get onto a disk.
+	InMemory(dir string) error
 	// AwaitHandOver returns when process 1 is a program of the image.
 	AwaitHandOver(limit time.Duration) error
 	// SignalProcess1 sends process 1 a signal as soon as it would take it.
@@ -39,6 +41,18 @@ type Linux struct{}
 func (Linux) SetHostname(name string) error {
 	if err := unix.Sethostname([]byte(name)); err != nil {
 		return fmt.Errorf("cannot set the host name: %w", err)
+	}
+	return nil
+}
+
+// InMemory implements Kernel.
+func (Linux) InMemory(dir string) error {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil {
+		return fmt.Errorf("cannot look at the filesystem of %s: %w", dir, err)
+	}
+	if fs.Type != unix.TMPFS_MAGIC {
+		return fmt.Errorf("%s is not in memory in this guest", dir)
 	}
 	return nil
 }

@@ -55,6 +55,12 @@ func (a *Agent) SetTime(ctx context.Context, t time.Time) error {
 	return within("cannot set the guest's clock", a.ask(ctx, proto.OpSetTime, proto.SetTime{Time: t}, nil))
 }
 
+// Credential gives the guest a secret file that its disk never holds, or takes
+// it back.
+func (a *Agent) Credential(ctx context.Context, c proto.Credential) error {
+	return within("cannot give the guest "+c.Path, a.ask(ctx, proto.OpCredential, c, nil))
+}
+
 // Watch returns the guest's events, from its start on.
 func (a *Agent) Watch(ctx context.Context) (*Events, error) {
 	conn, err := a.call(ctx, proto.OpWatch, nil, nil)

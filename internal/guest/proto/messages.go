@@ -23,6 +23,8 @@ const (
 	OpLogs      Op = "logs"      // Logs -> then log frames
 	OpShutdown  Op = "shutdown"  // Shutdown ->
 	OpSetTime   Op = "settime"   // SetTime ->
+
+	OpCredential Op = "credential" // Credential ->
 )
 
 // Request opens a connection on AgentPort.
@@ -212,6 +214,14 @@ type Shutdown struct {
 // SetTime sets the guest's clock.
 type SetTime struct {
 	Time time.Time `json:"time"`
+}
+
+// Credential gives the guest a secret file, or takes back one that it was
+// given. The bytes are kept in memory only: the disk gets a symbolic link at
+// Path, which leads nowhere after the guest's end.
+type Credential struct {
+	Path string `json:"path"`           // absolute, without symbolic links in it
+	Data []byte `json:"data,omitempty"` // none takes the file away
 }
 
 // Decode reads the body of a message into v. Unknown fields are refused, so

@@ -4,7 +4,7 @@
 // A connection on AgentPort begins with one Request frame and is answered by
 // one Reply frame. What follows depends on the operation:
 //
-//	configure, shutdown, settime, info   nothing
+//	configure, shutdown, settime, info, credential   nothing
 //	watch          Event frames for as long as the connection lives
 //	logs           Log frames, then one LogEnd
 //	dial, ssh      raw bytes, both ways, no frames
@@ -34,6 +34,10 @@ const (
 	AgentPort uint32 = 1023
 	HelloPort uint32 = 1022
 )
+
+// CredentialDir is where the guest keeps the credentials that it was given, in
+// memory. On its disk there are only symbolic links to here.
+const CredentialDir = "/run/banger/credentials"
 
 // SerialPort is the name of the virtio-serial port that carries the link where
 // there is no vsock device.
