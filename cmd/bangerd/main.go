@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -24,6 +25,7 @@ import (
 	"github.com/banger-vm/banger/internal/debian"
 	"github.com/banger-vm/banger/internal/doctor"
 	"github.com/banger-vm/banger/internal/firecracker"
+	"github.com/banger-vm/banger/internal/hostclock"
 	"github.com/banger-vm/banger/internal/hostenv"
 	"github.com/banger-vm/banger/internal/image"
 	"github.com/banger-vm/banger/internal/keeper"
@@ -129,6 +131,12 @@ func run(ctx context.Context) error {
 		EndIn:       firecracker.Sweep,
 	}
 	go vms.WatchSpace(ctx)
+	clock, err := hostClock(os.Getenv("BANGERD_CLOCK"))
+	if err != nil {
+		return err
+	}
+	defer clock.Close()
+	vms.FollowClock(clock)
 	server := &daemon.Daemon{
 		VMs: vms, Images: images, Kernels: kernels,
 		Doctor:    func(ctx context.Context) api.Doctor { return doctor.Run(ctx, looks) },
@@ -214,6 +222,17 @@ func freeRange(cfg *config.Config) error {
 	}
 	cfg.Bridge = free
 	return nil
+}
+
+// hostClock is the kernel's clock; a test's where one is given.
+func hostClock(told string) (interface {
+	hostclock.Source
+	io.Closer
+}, error) {
+	if told != "" {
+		return hostclock.OpenTold(told)
+	}
+	return hostclock.OpenKernel()
 }
 
 // killAt ends this process at the step named, as kill -9 would: for the tests

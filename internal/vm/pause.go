@@ -37,10 +37,15 @@ func (v *machine) resume(ctx context.Context, r *run) error {
 			return fmt.Errorf("cannot resume VM %s: %w", v.record().Name, err)
 		}
 	}
-	if !r.isReady() {
+	if err := v.become(api.StateRunning, ""); err != nil {
+		return err
+	}
+	if r.isReady() {
+		v.resetClock("the VM was paused")
+	} else {
 		r.watch(v.configure) // a daemon that found it paused could not reach it
 	}
-	return v.become(api.StateRunning, "")
+	return nil
 }
 
 func (v *machine) losesVsock() bool {

@@ -102,6 +102,10 @@ func run(t *testing.T, dir string) {
 			"interrupt":  interruptAt,
 			"killat":     killAt,
 			"agrees":     agrees,
+			"sleepyhost": sleepyHost,
+			"clockjump":  clockJump,
+			"hostslept":  hostSlept,
+			"guestclock": guestClock,
 		},
 	})
 }

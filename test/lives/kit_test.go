@@ -97,6 +97,7 @@ type station struct {
 	*testing.T
 	dir     string // all but the runtime directory
 	runtime string
+	clock   string // a FIFO that says when the host slept; "" is the kernel's clock
 	daemon  *daemon
 	client  *client.Client
 }
@@ -188,7 +189,7 @@ func (s *station) launch(killAt string) (*daemon, string) {
 	defer log.Close()
 	d := &daemon{cmd: exec.Command(filepath.Join(programs, "bin/bangerd")), log: log.Name(), done: make(chan struct{})}
 	d.cmd.Dir = "/"
-	d.cmd.Env = append(s.env(), client.ReadyEnv+"=3", "BANGERD_KILL_AT="+killAt)
+	d.cmd.Env = append(s.env(), client.ReadyEnv+"=3", "BANGERD_KILL_AT="+killAt, "BANGERD_CLOCK="+s.clock)
 	d.cmd.Stdout, d.cmd.Stderr = log, log
 	d.cmd.ExtraFiles = []*os.File{tell}
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -330,6 +331,21 @@ func (s *station) awaitState(name string, wanted func(api.VM) bool) api.VM {
 		s.Fatalf("VM %s did not come to what it should: %v; it is %s: %s\n%s", name, err, v.State, v.Reason, s.logText())
 	}
 	return v
+}
+
+// awaitLog follows a VM's log until a line is the one that is waited for.
+func (s *station) awaitLog(name string, wanted func(api.LogLine) bool) {
+	s.Helper()
+	found := errors.New("found")
+	err := s.client.Logs(s.ctx(), name, true, func(line api.LogLine) error {
+		if wanted(line) {
+			return found
+		}
+		return nil
+	})
+	if !errors.Is(err, found) {
+		s.Fatalf("the log of VM %s ended before the line was there: %v\n%s", name, err, s.logText())
+	}
 }
 
 func is(state api.State) func(api.VM) bool {

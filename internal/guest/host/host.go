@@ -50,9 +50,17 @@ func (a *Agent) Shutdown(ctx context.Context, s proto.Shutdown) error {
 	return within("cannot ask the guest to shut down", a.ask(ctx, proto.OpShutdown, s, nil))
 }
 
-// SetTime sets the guest's clock.
-func (a *Agent) SetTime(ctx context.Context, t time.Time) error {
-	return within("cannot set the guest's clock", a.ask(ctx, proto.OpSetTime, proto.SetTime{Time: t}, nil))
+// SetTime sets the guest's clock by the host's.
+func (a *Agent) SetTime(ctx context.Context) error {
+	return within("cannot set the guest's clock", a.ask(ctx, proto.OpSetTime, timeWhenSent{}, nil))
+}
+
+// timeWhenSent is a [proto.SetTime] of the moment at which it is sent: to reach
+// a busy guest takes a while.
+type timeWhenSent struct{}
+
+func (timeWhenSent) MarshalJSON() ([]byte, error) {
+	return json.Marshal(proto.SetTime{Time: time.Now()})
 }
 
 // Credential gives the guest a secret file that its disk never holds, or takes

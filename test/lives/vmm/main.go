@@ -3,7 +3,8 @@
 // of banger's agent. It boots in milliseconds.
 //
 // The commands of its guest are words: true; boot prints the boot's id; wait
-// ends with its client; deaf ignores every shutdown from then on; poweroff,
+// ends with its client; shift puts its clock forward by a minute, and clock says
+// by how many seconds it is wrong; deaf ignores every shutdown from then on; poweroff,
 // halt, reboot and panic are what they say, and what a kernel says of them.
 package main
 
@@ -17,6 +18,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/banger-vm/banger/internal/firecracker/fcserver"
 	"github.com/banger-vm/banger/internal/firecracker/fctest"
@@ -36,6 +38,7 @@ type guest struct {
 
 	mu      sync.Mutex
 	deaf    bool
+	ahead   time.Duration // of the host's clock
 	events  []proto.Event
 	changed chan struct{}
 }
@@ -128,7 +131,17 @@ func (g *guest) serve(ctx context.Context, conn net.Conn) {
 	switch request.Op {
 	case proto.OpInfo:
 		accept(conn, g.hello())
+	case proto.OpSetTime:
+		var s proto.SetTime
+		if proto.Decode(request.Body, &s) == nil {
+			g.setClock(s.Time)
+			accept(conn, nil)
+		}
 	case proto.OpConfigure:
+		var c proto.Config
+		if proto.Decode(request.Body, &c) == nil {
+			g.setClock(c.Time)
+		}
 		accept(conn, nil)
 		g.happened(proto.Event{Kind: proto.EventReady, Stage: proto.StageDefault})
 		g.happened(proto.Event{Kind: proto.EventReady, Stage: proto.StageSystem})
@@ -155,6 +168,12 @@ func (g *guest) serve(ctx context.Context, conn net.Conn) {
 	}
 }
 
+func (g *guest) setClock(t time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.ahead = time.Until(t)
+}
+
 // accept answers a host that may be gone, which is no trouble of the guest's.
 func accept(conn net.Conn, body any) {
 	var reply proto.Reply
@@ -172,6 +191,15 @@ func (g *guest) exec(conn net.Conn, e proto.Exec) {
 		end()
 	case "boot":
 		_ = out.Frame(proto.TypeStdout, []byte(g.boot))
+		end()
+	case "shift":
+		g.setClock(time.Now().Add(time.Minute))
+		end()
+	case "clock":
+		g.mu.Lock()
+		wrong := g.ahead.Round(time.Second)
+		g.mu.Unlock()
+		_ = out.Frame(proto.TypeStdout, []byte(wrong.String()))
 		end()
 	case "wait":
 		_, _ = io.Copy(io.Discard, conn)

@@ -1,0 +1,77 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"bufio"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
+)
+
+// sleepyHost FIFO gives the daemon that starts next a host that sleeps when
+// hostslept says so.
+func sleepyHost(ts *testscript.TestScript, neg bool, args []string) {
+	ts.Check(unix.Mkfifo(ts.MkAbs(args[0]), 0o600))
+	ts.Setenv("BANGERD_CLOCK", ts.MkAbs(args[0]))
+}
+
+// clockJump FILE builds the program that shifts a guest's clock and waits for
+// its next jump.
+func clockJump(ts *testscript.TestScript, neg bool, args []string) {
+	build(ts, "./clockjump", ts.MkAbs(args[0]), "")
+}
+
+// hostSlept DURATION VM gives bangerd the event of a suspend, and checks that
+// within 2 seconds the kernel of the guest tells of a clock that was set, and
+// that the clock is right then. The guest has clockjump as /jump.
+func hostSlept(ts *testscript.TestScript, neg bool, args []string) {
+	slept, name := args[0], args[1]
+	cmd := command(ts, []string{"banger", "vm", "exec", "--wait=agent", name, "--", "/jump"})
+	out, err := cmd.StdoutPipe()
+	ts.Check(err)
+	ts.Check(cmd.Start())
+	limit := time.AfterFunc(patience, func() { cmd.Process.Kill() })
+	defer limit.Stop()
+	lines := bufio.NewScanner(out)
+	awaitUp(ts, lines, cmd.Args)
+	begun := time.Now()
+	ts.Check(os.WriteFile(ts.Getenv("BANGERD_CLOCK"), []byte(slept+"\n"), 0))
+	lines.Scan()
+	took := time.Since(begun)
+	ts.Check(cmd.Wait())
+	if lines.Text() != "-1m0s" {
+		ts.Fatalf("the guest's clock was set by %q, and was a minute fast", lines.Text())
+	}
+	if took > 2*time.Second {
+		ts.Fatalf("the guest's clock was right after %v", took)
+	}
+	ts.Logf("right after %v", took)
+	if off := guestAhead(ts, name); off.Abs() > 2*time.Second {
+		ts.Fatalf("the guest's clock is ahead by %v", off)
+	}
+}
+
+// guestClock VM DURATION checks by how much a guest's clock is ahead of the
+// host's, give or take two seconds, in which the guest answers.
+func guestClock(ts *testscript.TestScript, neg bool, args []string) {
+	want, err := time.ParseDuration(args[1])
+	ts.Check(err)
+	if ahead := guestAhead(ts, args[0]); (ahead - want).Abs() > 2*time.Second {
+		ts.Fatalf("the guest's clock is ahead by %v, not by %v", ahead, want)
+	}
+}
+
+func guestAhead(ts *testscript.TestScript, name string) time.Duration {
+	before := time.Now()
+	out, err := command(ts, []string{"banger", "vm", "exec", "--wait=agent", name, "--", "date", "+%s.%N"}).Output()
+	ts.Check(err)
+	between := before.Add(time.Since(before) / 2)
+	seconds, err := strconv.ParseFloat(strings.TrimSpace(string(out)), 64)
+	ts.Check(err)
+	return time.Unix(0, int64(seconds*1e9)).Sub(between)
+}
