@@ -246,7 +246,7 @@ func (v *machine) settleUnseen(ctx context.Context, s seen) error {
 	if err := v.sweep(ctx); err != nil {
 		return err
 	}
-	again, err := v.ended(how)
+	again, err := v.ended(v.explain(how))
 	if again {
 		v.m.workers.Go(v.rebootGuest)
 	}

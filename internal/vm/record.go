@@ -17,6 +17,7 @@ import (
 	"github.com/banger-vm/banger/internal/atomicfile"
 	"github.com/banger-vm/banger/internal/firecracker"
 	"github.com/banger-vm/banger/internal/network"
+	"github.com/banger-vm/banger/internal/oom"
 )
 
 // recordFormat is the version of vm.json that this program writes. A newer one
@@ -76,6 +77,8 @@ type VMM struct {
 	Binary   string               `json:"binary"`
 	Version  string               `json:"version"`
 	Identity firecracker.Identity `json:"identity"`
+	// Memory tells whether the kernel killed it for want of memory.
+	Memory oom.Mark `json:"memory"`
 }
 
 var idForm = regexp.MustCompile(`^[0-9a-f]{8}$`)

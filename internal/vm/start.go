@@ -12,6 +12,7 @@ import (
 	"github.com/banger-vm/banger/internal/firecracker"
 	"github.com/banger-vm/banger/internal/guest/host"
 	"github.com/banger-vm/banger/internal/kernel"
+	"github.com/banger-vm/banger/internal/oom"
 	"github.com/banger-vm/banger/internal/progress"
 	"github.com/banger-vm/banger/internal/undo"
 	"github.com/banger-vm/banger/internal/vmm"
@@ -128,7 +129,7 @@ func (v *machine) start(ctx context.Context, report progress.Func) (r *run, err 
 			return err
 		}
 		return v.change(func(rec *Record) error {
-			rec.VMM = &VMM{Binary: choice.Path, Version: version.String(), Identity: r.process.Identity()}
+			rec.VMM = &VMM{Binary: choice.Path, Version: version.String(), Identity: r.process.Identity(), Memory: oom.MarkOf(r.process.Identity().PID)}
 			return nil
 		})
 	})
@@ -423,6 +424,10 @@ func isGuestTrouble(err error) bool {
 // whyEnded explains a VMM that ended before its guest was ready.
 func (v *machine) whyEnded(r *run) error {
 	r.console.finish()
+	if cause := v.killedForMemory(); cause != "" {
+		return &api.Error{Kind: api.KindNoSpace, Message: fmt.Sprintf("cannot start VM %s: %s", v.record().Name, cause),
+			Hint: "stop other VMs, or make one with less memory: banger vm create --memory"}
+	}
 	said := v.log.lastOfConsole(5)
 	message := fmt.Sprintf("the VMM of VM %s ended before its guest was ready", v.record().Name)
 	if status, known := r.process.Exit(); known {

@@ -56,7 +56,7 @@ func (v *machine) settle(r *run) {
 	r.console.finish()
 	word, about := r.console.last()
 	status, known := r.process.Exit()
-	how := ending{word: word, about: about, goodbye: r.farewell(), status: status, known: known}
+	how := v.explain(ending{word: word, about: about, goodbye: r.farewell(), status: status, known: known})
 	v.settles(r)
 	defer v.settles(nil)
 	r.letGo()
@@ -76,6 +76,8 @@ type ending struct {
 	goodbye proto.Reason
 	status  int
 	known   bool // the status is
+	// memory says that the kernel killed the VMM for want of memory.
+	memory string
 	// hostRestarted is an ending that nobody saw because the host went down.
 	hostRestarted bool
 }
@@ -98,6 +100,8 @@ func (e ending) verdict(state api.State) (to api.State, reason string, again boo
 		return api.StateStopped, "the guest powered off", false
 	case e.word == wordHalt || e.goodbye == proto.ReasonHalt:
 		return api.StateStopped, "the guest halted", false
+	case e.memory != "":
+		return api.StateFailed, e.memory, false
 	case e.known && e.status > 128:
 		return api.StateFailed, fmt.Sprintf("the VMM was killed by signal %d", e.status-128), false
 	case e.known:
@@ -105,6 +109,27 @@ func (e ending) verdict(state api.State) (to api.State, reason string, again boo
 	default:
 		return api.StateFailed, "it ended unseen", false
 	}
+}
+
+// explain looks for the cause of an ending of which the guest said nothing and
+// which nobody asked for.
+func (v *machine) explain(how ending) ending {
+	state := v.record().State
+	asked := state == api.StateStopping || state == api.StateDeleting
+	if !asked && !how.hostRestarted && how.word == wordNone && how.goodbye == "" {
+		how.memory = v.killedForMemory()
+	}
+	return how
+}
+
+// killedForMemory says that the kernel killed the VM's VMM, or a process of it,
+// for want of memory; "" when it did not.
+func (v *machine) killedForMemory() string {
+	rec := v.record()
+	if rec.VMM == nil {
+		return ""
+	}
+	return rec.VMM.Memory.Cause(rec.VMM.Identity.PID, rec.Lease.UID)
 }
 
 // ended does what is to be done after a VMM's end, whoever saw it.

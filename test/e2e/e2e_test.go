@@ -106,6 +106,7 @@ func run(t *testing.T, dir string) {
 			"clockjump":  clockJump,
 			"hostslept":  hostSlept,
 			"guestclock": guestClock,
+			"starve":     starve,
 		},
 	})
 }

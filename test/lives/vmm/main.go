@@ -5,10 +5,12 @@
 // The commands of its guest are words: true; boot prints the boot's id; wait
 // ends with its client; shift puts its clock forward by a minute, and clock says
 // by how many seconds it is wrong; deaf ignores every shutdown from then on; poweroff,
-// halt, reboot and panic are what they say, and what a kernel says of them.
+// halt, reboot and panic are what they say, and what a kernel says of them; eat takes
+// a GiB of memory.
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -39,6 +41,7 @@ type guest struct {
 	mu      sync.Mutex
 	deaf    bool
 	ahead   time.Duration // of the host's clock
+	eaten   [][]byte
 	events  []proto.Event
 	changed chan struct{}
 }
@@ -201,6 +204,11 @@ func (g *guest) exec(conn net.Conn, e proto.Exec) {
 		g.mu.Unlock()
 		_ = out.Frame(proto.TypeStdout, []byte(wrong.String()))
 		end()
+	case "eat":
+		end()
+		for range 1024 {
+			g.eaten = append(g.eaten, bytes.Repeat([]byte{1}, 1<<20))
+		}
 	case "wait":
 		_, _ = io.Copy(io.Discard, conn)
 	case "deaf":

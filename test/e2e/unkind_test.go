@@ -4,13 +4,18 @@ package e2e
 
 import (
 	"bufio"
+	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
+
+	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/testenv"
 )
 
 // sleepyHost FIFO gives the daemon that starts next a host that sleeps when
@@ -74,4 +79,22 @@ func guestAhead(ts *testscript.TestScript, name string) time.Duration {
 	seconds, err := strconv.ParseFloat(strings.TrimSpace(string(out)), 64)
 	ts.Check(err)
 	return time.Unix(0, int64(seconds*1e9)).Sub(between)
+}
+
+// starve VM MEGABYTES lets the VMM of a VM, and what it has started, take no
+// more memory than that from now on.
+func starve(ts *testscript.TestScript, neg bool, args []string) {
+	most, err := strconv.ParseInt(args[1], 10, 64)
+	ts.Check(err)
+	limit, err := testenv.LimitMemory(fmt.Sprintf("banger-e2e-%d", os.Getpid()), most<<20)
+	ts.Check(err)
+	ts.Defer(func() { ts.Check(limit.Close()) })
+	var vm api.VM
+	ask(ts, &vm, "vm", "show", args[0])
+	for _, line := range testenv.ProcessesIn(filepath.Join(ts.Getenv("XDG_RUNTIME_DIR"), "banger/vm", vm.ID)) {
+		pid, _, _ := strings.Cut(line, " ")
+		n, err := strconv.Atoi(pid)
+		ts.Check(err)
+		ts.Check(limit.Add(n))
+	}
 }
