@@ -84,6 +84,18 @@ type Image struct {
 	Managed bool // the file is the store's and goes with the image
 	Created time.Time
 	Detail  string // one line for a person
+	Config  Config // what a container runtime would run in it
+}
+
+// Config is what an OCI image says about running it: the fields of the same
+// names in its configuration. Most images that are no container images have
+// none.
+type Config struct {
+	Env        []string `json:"env,omitempty"`         // KEY=value
+	WorkingDir string   `json:"working_dir,omitempty"` // absolute; empty: /
+	User       string   `json:"user,omitempty"`        // user[:group], names or numbers; empty: root
+	Entrypoint []string `json:"entrypoint,omitempty"`
+	Cmd        []string `json:"cmd,omitempty"` // arguments of Entrypoint, or the command where there is none
 }
 
 // API is the image as a client sees it.
@@ -104,6 +116,7 @@ type record struct {
 	Created  time.Time       `json:"created"`
 	Detail   string          `json:"detail,omitempty"`
 	Archives []debian.Source `json:"archives,omitempty"` // what it was built from
+	Config   Config          `json:"config,omitzero"`
 }
 
 // Get gives an image that is local or in the catalog. Errors carry an
@@ -181,7 +194,7 @@ func (s *Store) local(name string) (Image, error) {
 	}
 	image := Image{
 		Name: name, Source: r.Source, Rootfs: r.Rootfs, Kernel: r.Kernel, MaxDisk: r.MaxDisk,
-		Local: true, Created: r.Created, Detail: r.Detail,
+		Local: true, Created: r.Created, Detail: r.Detail, Config: r.Config,
 	}
 	if r.Source != SourceRegistered {
 		image.Managed = true
