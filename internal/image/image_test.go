@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -60,7 +61,7 @@ func TestRegister(t *testing.T) {
 	if image.Managed || !image.Local || image.Rootfs != rootfs || image.Size != 512<<20 || image.Kernel != "generic-6.12" || image.Source != SourceRegistered {
 		t.Errorf("got %+v", image)
 	}
-	if got, err := s.Ensure(t.Context(), "base", progress.Discard); err != nil || got != image {
+	if got, err := s.Ensure(t.Context(), "base", progress.Discard); err != nil || !reflect.DeepEqual(got, image) {
 		t.Errorf("Ensure: %+v, %v", got, err)
 	}
 	if _, err := s.Register(t.Context(), "base", rootfs, ""); kindOf(err) != api.KindExists {

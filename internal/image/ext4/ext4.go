@@ -1,5 +1,5 @@
-// Package ext4 makes the filesystem file of an image from a directory tree, and
-// recognises such files.
+// Package ext4 makes the filesystem file of an image, from a directory tree or
+// out of a stream, and recognises such files.
 //
 // An image's filesystem is never written to: it lies, read-only, below the
 // copy-on-write disks of its VMs, where it is grown online to the size of the
