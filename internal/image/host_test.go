@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -80,7 +81,7 @@ func TestEnsureShares(t *testing.T) {
 	if err := group.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	if builds != 1 || images[0] != images[1] || !images[0].Local || !images[0].Managed {
+	if builds != 1 || !reflect.DeepEqual(images[0], images[1]) || !images[0].Local || !images[0].Managed {
 		t.Errorf("%d builds: %+v", builds, images)
 	}
 	if left := unfinished(t, s); len(left) > 0 {
