@@ -37,6 +37,7 @@ const (
 	KindNoProgram    Kind = "no-program"    // the guest has no such program
 	KindCanceled     Kind = "canceled"      // the client went away or pressed Ctrl-C
 	KindForbidden    Kind = "forbidden"     // the peer may not call this
+	KindUnauthorized Kind = "unauthorized"  // a registry wants other credentials
 )
 
 // Error is what every failed call answers with. Message says what happened,
