@@ -17,4 +17,6 @@ type ExecRequest struct {
 const (
 	UpgradeExec = "banger-exec/1"
 	UpgradeSSH  = "banger-ssh/1"
+	// UpgradeFiles carries a tree of files, as package filetree describes it.
+	UpgradeFiles = "banger-files/1"
 )

@@ -37,6 +37,7 @@ var routes = []struct {
 	{"GET /v1/vms/{vm}/ssh", (*Daemon).getSSH},
 	{"POST /v1/vms/{vm}/ssh", (*Daemon).postSSH},
 	{"GET /v1/vms/{vm}/logs", (*Daemon).getLogs},
+	{"POST /v1/vms/{vm}/files", (*Daemon).postFiles},
 	{"POST /v1/vms/{vm}/credentials", (*Daemon).postCredentials},
 	{"POST /v1/prune", (*Daemon).postPrune},
 

@@ -33,6 +33,27 @@ func (m *Manager) SSH(ctx context.Context, nameOrID string) (net.Conn, error) {
 	return conn, v.guestError(err)
 }
 
+// Put lets a running VM take a tree of files. The connection carries what
+// package filetree describes.
+func (m *Manager) Put(ctx context.Context, nameOrID string, p proto.Put) (net.Conn, error) {
+	v, r, err := m.reachable(ctx, nameOrID, api.WaitAgent)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := r.agent.Put(ctx, p)
+	return conn, v.guestError(err)
+}
+
+// Get lets a running VM send a tree of files.
+func (m *Manager) Get(ctx context.Context, nameOrID string, g proto.Get) (net.Conn, error) {
+	v, r, err := m.reachable(ctx, nameOrID, api.WaitAgent)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := r.agent.Get(ctx, g)
+	return conn, v.guestError(err)
+}
+
 // reachable gives a VM that runs and whose agent is configured.
 func (m *Manager) reachable(ctx context.Context, nameOrID string, wait api.Wait) (*machine, *run, error) {
 	v, err := m.find(nameOrID)

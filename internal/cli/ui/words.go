@@ -26,6 +26,8 @@ var words = map[string]string{
 	"delete.kill":      "ending the machine",
 	"delete.directory": "deleting the disk",
 
+	"copy": "copying",
+
 	"find the kernel":                 "finding the kernel",
 	"download the kernel":             "downloading the kernel",
 	"unpack the kernel":               "unpacking the kernel",

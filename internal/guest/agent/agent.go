@@ -119,6 +119,10 @@ func (a *Agent) serve(conn net.Conn, r proto.Request) {
 		serveDial(conn, r.Body)
 	case proto.OpLogs:
 		a.serveLogs(conn, r.Body)
+	case proto.OpPut:
+		a.servePut(conn, r.Body)
+	case proto.OpGet:
+		a.serveGet(conn, r.Body)
 	case proto.OpShutdown:
 		a.serveShutdown(conn, r.Body)
 	default:

@@ -69,6 +69,20 @@ func (a *Agent) Credential(ctx context.Context, c proto.Credential) error {
 	return within("cannot give the guest "+c.Path, a.ask(ctx, proto.OpCredential, c, nil))
 }
 
+// Put returns a connection on which the guest takes a tree of files; see
+// package filetree.
+func (a *Agent) Put(ctx context.Context, p proto.Put) (net.Conn, error) {
+	conn, err := a.call(ctx, proto.OpPut, p, nil)
+	return conn, within("cannot copy to "+p.Path, err)
+}
+
+// Get returns a connection on which the guest sends a tree of files. Nothing of
+// it has been looked at: that is for who receives it.
+func (a *Agent) Get(ctx context.Context, g proto.Get) (net.Conn, error) {
+	conn, err := a.call(ctx, proto.OpGet, g, nil)
+	return conn, within("cannot copy from "+g.Path, err)
+}
+
 // Watch returns the guest's events, from its start on.
 func (a *Agent) Watch(ctx context.Context) (*Events, error) {
 	conn, err := a.call(ctx, proto.OpWatch, nil, nil)

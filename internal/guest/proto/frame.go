@@ -31,6 +31,15 @@ const (
 
 	TypeLog    Type = 48 // source ('k' or 'j'), then one line without its end
 	TypeLogEnd Type = 49 // nothing: all lines there were
+
+	TypeEntry     Type = 80 // JSON of Entry: begins a file, directory or link
+	TypeFileData  Type = 81 // bytes of the open file
+	TypeHole      Type = 82 // that many zero bytes of the open file u64, big-endian
+	TypeEntryEnd  Type = 83 // nothing: the open file or directory is whole
+	TypeNote      Type = 84 // JSON of Note
+	TypeTreeEnd   Type = 85 // JSON of Reply: the sender has no more, or failed
+	TypeResume    Type = 86 // where to begin the open file u64, big-endian
+	TypeTreeTaken Type = 87 // JSON of Reply: the receiver's last word
 )
 
 // HeaderLen is the length of a frame's head: type, then length u32 big-endian.
@@ -53,6 +62,14 @@ var bounds = map[Type][2]int{
 	TypeStdinCredit: {4, 4},
 	TypeLog:         {1, 1 + MaxLine},
 	TypeLogEnd:      {0, 0},
+	TypeEntry:       {0, MaxEntry},
+	TypeFileData:    {1, MaxData},
+	TypeHole:        {8, 8},
+	TypeEntryEnd:    {0, 0},
+	TypeNote:        {0, MaxEntry},
+	TypeTreeEnd:     {0, MaxEntry},
+	TypeResume:      {8, 8},
+	TypeTreeTaken:   {0, MaxEntry},
 }
 
 // Frame is one frame as it was read.
@@ -219,6 +236,11 @@ func (w *Writer) JSON(t Type, v any) error {
 // Uint32 writes a frame of one number.
 func (w *Writer) Uint32(t Type, n uint32) error {
 	return w.Frame(t, binary.BigEndian.AppendUint32(nil, n))
+}
+
+// Uint64 writes a frame of one long number.
+func (w *Writer) Uint64(t Type, n uint64) error {
+	return w.Frame(t, binary.BigEndian.AppendUint64(nil, n))
 }
 
 var copyBuffers = sync.Pool{New: func() any { return new([HeaderLen + MaxData]byte) }}

@@ -25,6 +25,8 @@ const (
 	OpSetTime   Op = "settime"   // SetTime ->
 
 	OpCredential Op = "credential" // Credential ->
+	OpPut        Op = "put"        // Put -> then the host sends a tree
+	OpGet        Op = "get"        // Get -> then the guest sends a tree
 )
 
 // Request opens a connection on AgentPort.
@@ -224,6 +226,45 @@ type Credential struct {
 	Data []byte `json:"data,omitempty"` // none takes the file away
 }
 
+// Put asks to take a tree of files. A Path that is a directory gets it inside,
+// by the name Base; any other is the tree's own place.
+type Put struct {
+	Path string `json:"path"` // not absolute: below root's home
+	Base string `json:"base"`
+}
+
+// Get asks for a tree of files.
+type Get struct {
+	Path string `json:"path"` // not absolute: below root's home
+}
+
+// EntryKind is what a thing in a tree is.
+type EntryKind string
+
+// The kinds of Entry.
+const (
+	EntryFile EntryKind = "file"
+	EntryDir  EntryKind = "dir"
+	EntryLink EntryKind = "link"
+)
+
+// Entry is a file, a directory or a symbolic link. Names are bytes: they need
+// not be UTF-8.
+type Entry struct {
+	Kind   EntryKind `json:"kind"`
+	Name   []byte    `json:"name"`             // one component, of the open directory
+	Mode   uint32    `json:"mode,omitempty"`   // permission bits
+	Size   int64     `json:"size,omitempty"`   // of a file; -1 is not known
+	Time   int64     `json:"time,omitempty"`   // of the last change, ns since 1970
+	Target []byte    `json:"target,omitempty"` // of a link
+}
+
+// Note tells of something that is not in the tree, and why.
+type Note struct {
+	Path []byte `json:"path"`
+	Why  string `json:"why"`
+}
+
 // Decode reads the body of a message into v. Unknown fields are refused, so
 // that a newer host learns that an older agent does not know them; the error
 // wraps ErrFrame and is fit to be shown.
@@ -252,6 +293,9 @@ func (f Frame) Size() (rows, cols uint16) {
 
 // Uint32 reads the payload of a frame of one number.
 func (f Frame) Uint32() uint32 { return binary.BigEndian.Uint32(f.Payload) }
+
+// Uint64 reads the payload of a frame of one long number.
+func (f Frame) Uint64() uint64 { return binary.BigEndian.Uint64(f.Payload) }
 
 // Status reads the payload of an Exit frame. A status that no process can have
 // is an error.

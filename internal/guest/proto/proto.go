@@ -9,6 +9,7 @@
 //	logs           Log frames, then one LogEnd
 //	dial, ssh      raw bytes, both ways, no frames
 //	exec           exec frames, see below
+//	put, get       a tree of files, see package filetree
 //
 // The connection that the guest dials to HelloPort carries the same Event
 // frames as watch, without request and reply.
@@ -57,6 +58,9 @@ const (
 	// MaxJSON is the longest payload of a Request, Reply or Event. The largest
 	// honest one is a configure call with a host's extra CA certificates.
 	MaxJSON = 1 << 20
+	// MaxEntry is the longest JSON about one file: a name, a link's target and
+	// an error text, all of their longest.
+	MaxEntry = 32 << 10
 	// MaxLine is the longest line of a log; the rest of it is cut away.
 	MaxLine = 8 << 10
 	// MaxText is the longest name, error text or version that one end takes

@@ -237,7 +237,7 @@ func FuzzHandshake(f *testing.F) {
 		for _, v := range []any{
 			new(proto.Request), new(proto.Reply), new(proto.Event), new(proto.Config), new(proto.Exec),
 			new(proto.Dial), new(proto.Logs), new(proto.Shutdown), new(proto.SetTime), new(proto.ExecError), new(proto.Hello),
-			new(proto.Credential),
+			new(proto.Credential), new(proto.Put), new(proto.Get), new(proto.Entry), new(proto.Note),
 		} {
 			err := proto.Decode(text, v)
 			if err == nil {
