@@ -1,8 +1,9 @@
 // Command inits makes root filesystems whose init is not systemd, for the
-// tests: busybox, and OpenRC under sysvinit. They come from Debian's packages
-// and are kept; what is there already is not made again.
+// tests: busybox, OpenRC under sysvinit, and one without any, which has the
+// tools of somebody who tries what a network lets through. They come from
+// Debian's packages and are kept; what is there already is not made again.
 //
-//	go run ./test/e2e/inits DIR    makes DIR/busybox.ext4 and DIR/openrc.ext4
+//	go run ./test/e2e/inits DIR    makes DIR/busybox.ext4, DIR/openrc.ext4 and DIR/hostile.ext4
 package main
 
 import (
@@ -39,7 +40,7 @@ func run(ctx context.Context, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	for name, fill := range map[string]func(context.Context, *debian.Archive, string) error{"busybox": busybox, "openrc": openrc} {
+	for name, fill := range map[string]func(context.Context, *debian.Archive, string) error{"busybox": busybox, "openrc": openrc, "hostile": hostile} {
 		if err := make1(ctx, dir, name, fill); err != nil {
 			return fmt.Errorf("cannot make the %s image: %w", name, err)
 		}
@@ -101,4 +102,9 @@ func busybox(ctx context.Context, a *debian.Archive, tree string) error {
 
 func openrc(ctx context.Context, a *debian.Archive, tree string) error {
 	return debian.Bootstrap(ctx, a, debian.Spec{Dir: tree, Packages: []string{"openrc", "sysvinit-core"}}, progress.Discard)
+}
+
+func hostile(ctx context.Context, a *debian.Archive, tree string) error {
+	tools := []string{"nmap", "iputils-arping", "iputils-ping", "iproute2", "python3-minimal"}
+	return debian.Bootstrap(ctx, a, debian.Spec{Dir: tree, Packages: tools}, progress.Discard)
 }
