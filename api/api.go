@@ -126,6 +126,7 @@ type VM struct {
 	Started   time.Time `json:"started,omitzero"`
 	VMM       *VMM      `json:"vmm,omitempty"`
 	Starts    []Step    `json:"last_start,omitempty"` // the steps of the last start
+	Warning   string    `json:"warning,omitempty"`    // what was told before the last start
 	Dir       string    `json:"dir"`                  // its directory on the host
 }
 

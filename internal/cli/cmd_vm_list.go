@@ -79,6 +79,9 @@ func vmTable(vm api.VM) *ui.Table {
 	table.Row("name", vm.Name)
 	table.Row("id", vm.ID)
 	table.Row("state", string(vm.State)+because(vm.Reason))
+	if vm.Warning != "" {
+		table.Row("warning", vm.Warning)
+	}
 	table.Row("image", vm.Image)
 	table.Row("kernel", vm.Kernel)
 	table.Row("vcpus", strconv.Itoa(vm.VCPUs))

@@ -70,6 +70,8 @@ type Record struct {
 
 	Started   time.Time  `json:"started,omitzero"`
 	LastStart []api.Step `json:"last_start,omitempty"`
+	// Warning is what the user was told before the last start.
+	Warning string `json:"warning,omitempty"`
 }
 
 // VMM is the process that runs the VM.

@@ -47,131 +47,199 @@ func (v *machine) startInTurn(ctx context.Context, report progress.Func) (*run, 
 	return v.start(ctx, report)
 }
 
-// start is one start, straight through, to the agent's hello. The caller holds
-// the VM's turn; a stop or a delete interrupts it.
-func (v *machine) start(ctx context.Context, report progress.Func) (r *run, err error) {
+// start is one start, to the agent's hello. The caller holds the VM's turn; a
+// stop or a delete interrupts it.
+func (v *machine) start(ctx context.Context, report progress.Func) (*run, error) {
 	ctx, done := v.interruptible(ctx)
 	defer done()
-	m, s := v.m, v.m.steps(report)
-	if err := disk.CheckSpace(m.StateDir, minFree, "the VM's disk"); err != nil {
-		return nil, err
-	}
-	leave, err := m.queue(ctx, report)
+	leave, err := v.admit(ctx, report)
 	if err != nil {
 		return nil, err
 	}
 	defer leave()
+	a := &attempt{machine: v, steps: v.m.steps(report), vms: v.m, before: v.record()}
+	r, waited, err := a.walk(ctx)
+	if err != nil {
+		a.why = err
+		return nil, errors.Join(err, a.undone.Unwind(ctx))
+	}
+	a.undone.Release()
+	v.supervise(r)
+	return r, waited
+}
 
-	if err := v.renewLease(); err != nil {
+// admit looks whether there is room for the VM, and waits for its turn to boot;
+// leave ends the turn.
+func (v *machine) admit(ctx context.Context, report progress.Func) (leave func(), err error) {
+	if err := disk.CheckSpace(v.m.StateDir, minFree, "the VM's disk"); err != nil {
 		return nil, err
 	}
-	before := v.record()
-	var undone undo.Stack
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, undone.Unwind(ctx))
+	leave, err = v.m.queue(ctx, report)
+	if err != nil {
+		return nil, err
+	}
+	if err := v.renewLease(); err != nil {
+		leave()
+		return nil, err
+	}
+	return leave, nil
+}
+
+// attempt is one start of a VM: a step for each method, in the order of walk,
+// each with its undo.
+type attempt struct {
+	*machine
+	*steps
+	vms    *Manager
+	before Record // of the VM, with the lease that is used
+	undone undo.Stack
+	why    error // the attempt failed
+}
+
+// walk is the whole start, straight through. A guest that does not answer in
+// time is no failure, and waited says so.
+func (a *attempt) walk(ctx context.Context) (r *run, waited, err error) {
+	if err := a.writeIntent(ctx); err != nil {
+		return nil, nil, err
+	}
+	kernel, err := a.findKernel(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := a.connect(ctx); err != nil {
+		return nil, nil, err
+	}
+	r, tty, err := a.openConsole(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer tty.Close()
+	choice, err := a.spawnVMM(ctx, r, kernel, tty)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := a.identify(ctx, r.process, choice); err != nil {
+		return nil, nil, err
+	}
+	if err := a.configureMachine(ctx, r.process.Client()); err != nil {
+		return nil, nil, err
+	}
+	if err := a.boot(ctx, r); err != nil {
+		return nil, nil, err
+	}
+	waited, err = a.meetAgent(ctx, r)
+	if err != nil {
+		return nil, nil, err
+	}
+	return r, waited, a.commit(ctx, r, waited)
+}
+
+func (a *attempt) writeIntent(ctx context.Context) error {
+	return a.do(ctx, "start.record", func() error {
+		warning := a.vms.memoryWarning(a.before.ID)
+		if warning != "" {
+			a.report(progress.Event{Step: "start.record", Detail: warning, Warning: true})
 		}
-	}()
-	err = s.do(ctx, "start.record", func() error {
-		undone.Push("the record", func(context.Context) error { return v.fellBack(before, err) })
-		return v.change(func(r *Record) error {
-			r.VMM, r.Started = nil, time.Now().UTC()
+		a.undone.Push("the record", func(context.Context) error { return a.fellBack(a.before, a.why) })
+		return a.change(func(r *Record) error {
+			r.VMM, r.Started, r.Warning = nil, time.Now().UTC(), warning
 			return transition(r, api.StateStarting, "")
 		})
 	})
-	if err != nil {
-		return nil, err
-	}
-	var k kernel.Kernel
-	err = s.do(ctx, "start.kernel", func() error {
-		k, err = m.Kernels.Ensure(ctx, before.Spec.Kernel, report)
+}
+
+func (a *attempt) findKernel(ctx context.Context) (k kernel.Kernel, err error) {
+	err = a.do(ctx, "start.kernel", func() error {
+		k, err = a.vms.Kernels.Ensure(ctx, a.before.Spec.Kernel, a.report)
 		return err
 	})
-	if err != nil {
-		return nil, err
-	}
-	err = s.do(ctx, "start.network", func() error {
-		undone.Push("the network", func(ctx context.Context) error { return m.detach(ctx, before.ID) })
-		return m.attach(ctx, before.ID, before.Lease)
+	return k, err
+}
+
+func (a *attempt) connect(ctx context.Context) error {
+	return a.do(ctx, "start.network", func() error {
+		m := a.vms
+		a.undone.Push("the network", func(ctx context.Context) error { return m.detach(ctx, a.before.ID) })
+		return m.attach(ctx, a.before.ID, a.before.Lease)
 	})
-	if err != nil {
-		return nil, err
-	}
-	var tty *os.File
-	err = s.do(ctx, "start.console", func() error {
-		undone.Push("the VMM's directory", func(context.Context) error { return v.clearRunDir() })
-		r, tty, err = v.openRun()
+}
+
+// openConsole gives the VM's run, with no VMM yet, and the VMM's end of its
+// console.
+func (a *attempt) openConsole(ctx context.Context) (r *run, tty *os.File, err error) {
+	err = a.do(ctx, "start.console", func() error {
+		a.undone.Push("the VMM's directory", func(context.Context) error { return a.clearRunDir() })
+		r, tty, err = a.openRun()
 		return err
 	})
-	if err != nil {
-		return nil, err
+	if err == nil {
+		a.undone.Push("the console", func(context.Context) error { r.letGo(); return nil })
 	}
-	defer tty.Close()
-	opened := r // r is the result, and nil after a failure
-	undone.Push("the console", func(context.Context) error { opened.letGo(); return nil })
-	var choice vmm.Choice
-	err = s.do(ctx, "start.spawn", func() error {
-		choice, err = m.ChooseVMM()
+	return r, tty, err
+}
+
+func (a *attempt) spawnVMM(ctx context.Context, r *run, k kernel.Kernel, tty *os.File) (choice vmm.Choice, err error) {
+	err = a.do(ctx, "start.spawn", func() error {
+		choice, err = a.vms.ChooseVMM()
 		if err != nil {
 			return err
 		}
-		r.process, err = v.spawn(ctx, choice, k, tty)
+		r.process, err = a.spawn(ctx, choice, k, tty)
 		return err
 	})
-	if err != nil {
-		return nil, err
+	if err == nil {
+		a.undone.Push("the VMM", r.process.Kill)
 	}
-	undone.Push("the VMM", r.process.Kill)
-	var version firecracker.Version
-	err = s.do(ctx, "start.identity", func() error {
-		version, err = r.process.Client().Version(ctx)
+	return choice, err
+}
+
+// identify writes down which process runs the VM.
+func (a *attempt) identify(ctx context.Context, process *firecracker.Process, choice vmm.Choice) error {
+	return a.do(ctx, "start.identity", func() error {
+		version, err := process.Client().Version(ctx)
 		if err != nil {
 			return err
 		}
-		return v.change(func(rec *Record) error {
-			rec.VMM = &VMM{Binary: choice.Path, Version: version.String(), Identity: r.process.Identity(), Memory: oom.MarkOf(r.process.Identity().PID)}
+		who := process.Identity()
+		return a.change(func(r *Record) error {
+			r.VMM = &VMM{Binary: choice.Path, Version: version.String(), Identity: who, Memory: oom.MarkOf(who.PID)}
 			return nil
 		})
 	})
-	if err != nil {
-		return nil, err
-	}
-	err = s.do(ctx, "start.configure", func() error { return v.configureVMM(ctx, r.process.Client()) })
-	if err != nil {
-		return nil, err
-	}
-	err = s.do(ctx, "start.boot", func() error {
-		r.greet(func(ctx context.Context, agent *host.Agent) error { return v.introduce(ctx, opened, agent) })
+}
+
+func (a *attempt) configureMachine(ctx context.Context, c *firecracker.Client) error {
+	return a.do(ctx, "start.configure", func() error { return a.configureVMM(ctx, c) })
+}
+
+// boot listens for the guest first, so that its hello is heard.
+func (a *attempt) boot(ctx context.Context, r *run) error {
+	return a.do(ctx, "start.boot", func() error {
+		r.greet(func(ctx context.Context, agent *host.Agent) error { return a.introduce(ctx, r, agent) })
 		return r.process.Client().InstanceStart(ctx)
 	})
-	if err != nil {
-		return nil, err
-	}
-	var waited error
-	err = s.do(ctx, "start.agent", func() error {
-		waited, err = v.awaitAgent(ctx, r)
-		opened.warn(report)
+}
+
+func (a *attempt) meetAgent(ctx context.Context, r *run) (waited, err error) {
+	err = a.do(ctx, "start.agent", func() error {
+		waited, err = a.awaitAgent(ctx, r)
+		r.warn(a.report)
 		return err
 	})
-	if err != nil {
-		return nil, err
-	}
-	err = s.do(ctx, "start.commit", func() error {
+	return waited, err
+}
+
+func (a *attempt) commit(ctx context.Context, r *run, waited error) error {
+	return a.do(ctx, "start.commit", func() error {
 		// Who reads that it runs must be able to reach it.
-		undone.Push("the run", func(context.Context) error { v.setRun(nil); return nil })
-		v.setRun(r)
-		return v.change(func(rec *Record) error {
-			rec.LastStart, rec.Run, rec.Restart = s.took, false, false
+		a.undone.Push("the run", func(context.Context) error { a.setRun(nil); return nil })
+		a.setRun(r)
+		return a.change(func(rec *Record) error {
+			rec.LastStart, rec.Run, rec.Restart = a.took, false, false
 			rec.Remove = rec.Remove && waited == nil // kept for a person to look at
 			return transition(rec, api.StateRunning, words(waited))
 		})
 	})
-	if err != nil {
-		return nil, err
-	}
-	undone.Release()
-	v.supervise(r)
-	return r, waited
 }
 
 // renewLease gives a VM another place in the network when the configured range

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/internal/testenv"
 )
@@ -70,4 +72,37 @@ func TestKilledForWantOfMemory(t *testing.T) {
 			s.empty()
 		})
 	}
+}
+
+// More memory than the host has is warned of, with numbers, and the VM starts.
+func TestMoreMemoryThanTheHostHas(t *testing.T) {
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		t.Fatal(err)
+	}
+	total := int64(info.Totalram) * int64(info.Unit) >> 20
+	s := newStation(t)
+	s.start("")
+	warned := func(name string, memory int64) string {
+		said := ""
+		created, err := s.client.Create(s.ctx(), api.CreateRequest{Name: name, MemoryMiB: memory}, func(e api.StepEvent) {
+			if e.Warning {
+				said += e.Detail
+			}
+		})
+		s.check(err)
+		if created.VM.Warning != said || s.vm(name).Warning != said {
+			t.Errorf("it said %q, and the VM has %q", said, s.vm(name).Warning)
+		}
+		return said
+	}
+	if said := warned("one", 128); said != "" {
+		t.Errorf("of 128 MiB it said %q", said)
+	}
+	want := fmt.Sprintf("this VM may take %d MiB of memory and those that run 128 MiB, %d MiB together, and the host has %d MiB", total-127, total+1, total)
+	if said := warned("two", total-127); !strings.HasPrefix(said, want) {
+		t.Errorf("it said %q, not %q", said, want)
+	}
+	s.agrees()
+	s.empty()
 }
