@@ -3,13 +3,16 @@ package cli
 import (
 	"fmt"
 	"regexp"
+	"sync"
 
 	"github.com/banger-vm/banger/internal/config"
 )
 
+// They are compiled when a name is checked: most commands check none, and
+// compiling is dear beside what such a command has to do.
 var (
-	label = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
-	id    = regexp.MustCompile(`^[0-9a-f]{8}$`)
+	label = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`) })
+	id    = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9a-f]{8}$`) })
 )
 
 // checkName holds a new VM's name to a DNS label, since it becomes the guest's
@@ -19,9 +22,9 @@ func checkName(name string) error {
 	switch {
 	case name == "":
 		return nil
-	case !label.MatchString(name):
+	case !label().MatchString(name):
 		return bad(hint, "%q can't be a VM's name", name)
-	case id.MatchString(name):
+	case id().MatchString(name):
 		return bad("add a letter or a hyphen: eight hexadecimal digits are an id", "%q can't be a VM's name", name)
 	}
 	return nil

@@ -265,7 +265,39 @@ func (g *guest) run(ctx context.Context, out io.Writer, j job) (int, error) {
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	return proto.NewCommand(conn).Run(nil, out, out)
+	status, err := proto.NewCommand(conn).Run(nil, out, out)
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return status, err
+}
+
+// pulse is how often the machine is asked whether it lives. It may take
+// host.AnswerTimeout to answer.
+const pulse = 15 * time.Second
+
+func (g *guest) watch(ctx context.Context) (context.Context, func()) {
+	alive, dead := context.WithCancelCause(ctx)
+	var watcher sync.WaitGroup
+	watcher.Go(func() {
+		ticker := time.NewTicker(pulse)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-alive.Done():
+				return
+			case <-ticker.C:
+			}
+			if _, err := g.agent.Info(alive); err != nil {
+				dead(fmt.Errorf("the machine no longer answers: %w", err))
+				return
+			}
+		}
+	})
+	return alive, func() {
+		dead(nil)
+		watcher.Wait()
+	}
 }
 
 // outputTimeout bounds a small program in a guest that does nothing else.
@@ -283,13 +315,27 @@ func (g *guest) output(t testing.TB, argv ...string) string {
 	return out.String()
 }
 
-// why is the end of the machine's console, and how its VMM ended if it has.
+// why is the end of the machine's console, what runs in it, and how its VMM
+// ended if it has.
 func (g *guest) why() string {
 	said := "the machine's console ended with:\n" + g.console.tail()
+	said += "\nin it run:\n" + g.processes()
 	if status, ended := g.process.Exit(); ended {
 		said += fmt.Sprintf("\nits VMM ended with status %d", status)
 	}
 	return said
+}
+
+// processes is what the machine says of its processes, and what each waits
+// for; or why it does not.
+func (g *guest) processes() string {
+	ctx, cancel := context.WithTimeout(context.Background(), outputTimeout)
+	defer cancel()
+	var out bytes.Buffer
+	if _, err := g.run(ctx, &out, job{argv: []string{"ps", "-ww", "--ppid", "2", "--deselect", "-Lo", "pid,ppid,stat,etimes,wchan:24,args"}}); err != nil {
+		return err.Error()
+	}
+	return out.String()
 }
 
 // console keeps the end of what a guest prints.

@@ -49,6 +49,9 @@ func (h here) kit() string  { return h.kitDir }
 func (h here) data() string { return h.dataDir }
 func (h here) why() string  { return "" }
 
+// watch is for a machine that can hang alone: this one runs the test itself.
+func (h here) watch(ctx context.Context) (context.Context, func()) { return ctx, func() {} }
+
 func (h here) run(ctx context.Context, out io.Writer, j job) (int, error) {
 	cmd := exec.CommandContext(ctx, j.argv[0], j.argv[1:]...)
 	cmd.Env = os.Environ()

@@ -60,7 +60,7 @@ type suite struct {
 
 var suites = []suite{
 	{name: "conformance", pkg: "./test/nested/conformance", tags: "nested", timeout: 10 * time.Minute},
-	{name: "life", pkg: "./test/e2e", tags: "e2e", args: []string{"-test.run=^TestLife$"}, timeout: 30 * time.Minute},
+	{name: "life", pkg: "./test/e2e", tags: "e2e", args: []string{"-test.run=^TestLife$"}, timeout: 20 * time.Minute},
 }
 
 func TestFirecracker(t *testing.T) {
@@ -90,6 +90,9 @@ type place interface {
 	run(ctx context.Context, out io.Writer, job job) (int, error)
 	// output runs a program that must succeed.
 	output(t testing.TB, argv ...string) string
+	// watch gives a context that ends, with the cause, when the place is no
+	// longer alive; rest ends the watch.
+	watch(ctx context.Context) (alive context.Context, rest func())
 	// why tells what the place knows of a failure.
 	why() string
 }
@@ -137,6 +140,8 @@ func environment(p place, k *kit) map[string]string {
 func (s suite) run(t *testing.T, p place, k *kit) {
 	ctx, cancel := context.WithTimeout(t.Context(), s.timeout+time.Minute)
 	defer cancel()
+	ctx, rest := p.watch(ctx)
+	defer rest()
 	argv := append([]string{k.in(p, s.program()), "-test.v=test2json", "-test.parallel=1", "-test.timeout=" + s.timeout.String()}, s.args...)
 	j := job{argv: argv, env: environment(p, k), dir: filepath.Dir(k.in(p, s.program()))}
 	report := newReport(t)
@@ -144,7 +149,7 @@ func (s suite) run(t *testing.T, p place, k *kit) {
 	var err error
 	report.of(func(out io.Writer) { status, err = p.run(ctx, out, j) })
 	if err != nil {
-		t.Fatalf("the suite did not end: %v\n%s", err, p.why())
+		t.Fatalf("the suite did not end: %v\n%s%s", err, report.unended(), p.why())
 	}
 	if status != 0 && !t.Failed() {
 		t.Errorf("the suite ended with status %d, but no test of it has failed", status)

@@ -5,9 +5,12 @@ package nested
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,9 +22,9 @@ type report struct {
 	t      *testing.T
 	passed int
 
-	output map[string]*bytes.Buffer
-	failed map[string]bool // tests that have a subtest that failed
-	parent map[string]bool // tests that have subtests
+	output map[string]*bytes.Buffer // of tests that have not ended
+	failed map[string]bool          // tests that have a subtest that failed
+	parent map[string]bool          // tests that have subtests
 }
 
 func newReport(t *testing.T) *report {
@@ -86,6 +89,15 @@ func (r *report) take(e event) {
 	}
 }
 
+// unended is what the tests have printed that have begun and not ended.
+func (r *report) unended() string {
+	var all strings.Builder
+	for _, test := range slices.Sorted(maps.Keys(r.output)) {
+		fmt.Fprintf(&all, "%s has not ended:\n%s\n", test, r.quote(test))
+	}
+	return all.String()
+}
+
 func (r *report) said(test string) *bytes.Buffer {
 	if r.output[test] == nil {
 		r.output[test] = &bytes.Buffer{}
@@ -109,6 +121,7 @@ func (r *report) ended(e event) {
 	if nested && e.Action == "fail" {
 		r.failed[above] = true
 	}
+	defer delete(r.output, e.Test)
 	if r.parent[e.Test] && (e.Action == "pass" || r.failed[e.Test]) {
 		return
 	}
@@ -124,7 +137,6 @@ func (r *report) ended(e event) {
 			t.Errorf("it failed there, after %v\n%s", took, r.quote(e.Test))
 		}
 	})
-	delete(r.output, e.Test)
 }
 
 func cutLast(test string) (above, name string, nested bool) {

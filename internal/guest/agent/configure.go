@@ -6,7 +6,6 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -45,18 +44,38 @@ func (a *Agent) Configure(c proto.Config) error {
 	return nil
 }
 
-var (
-	hostLabel = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?$`)
-	envName   = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
-	machineID = regexp.MustCompile(`^[0-9a-f]{32}$`)
+// The forms below are no regular expressions: compiling those at each start of
+// the agent would cost a guest more than everything else it has to initialise.
+const (
+	digits  = "0123456789"
+	letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 )
+
+// isHostLabel tells whether s can be a host's name: letters, digits and
+// hyphens, at most 63, with no hyphen at an end.
+func isHostLabel(s string) bool {
+	return s != "" && len(s) <= 63 && onlyOf(s, letters+digits+"-") && s[0] != '-' && s[len(s)-1] != '-'
+}
+
+// isEnvName tells whether s can name an environment variable in a shell.
+func isEnvName(s string) bool {
+	return s != "" && onlyOf(s, letters+digits+"_") && !strings.ContainsRune(digits, rune(s[0]))
+}
+
+// isMachineID tells whether s is 128 bits in lower-case hexadecimal digits.
+func isMachineID(s string) bool { return len(s) == 32 && onlyOf(s, digits+"abcdef") }
+
+// onlyOf tells whether s has no other characters than those of set.
+func onlyOf(s, set string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return !strings.ContainsRune(set, r) })
+}
 
 // checkConfig refuses what would break a file it is written into.
 func checkConfig(c proto.Config) error {
 	switch {
-	case c.Hostname != "" && !hostLabel.MatchString(c.Hostname):
+	case c.Hostname != "" && !isHostLabel(c.Hostname):
 		return badRequest("%q is no host name", c.Hostname)
-	case c.MachineID != "" && !machineID.MatchString(c.MachineID):
+	case c.MachineID != "" && !isMachineID(c.MachineID):
 		return badRequest("%q is no machine id", c.MachineID)
 	case len(c.Entropy) > 512:
 		return badRequest("%d bytes of entropy are more than the kernel's generator holds", len(c.Entropy))
@@ -71,7 +90,7 @@ func checkConfig(c proto.Config) error {
 
 func checkEnv(env map[string]string) error {
 	for name, value := range env {
-		if !envName.MatchString(name) {
+		if !isEnvName(name) {
 			return badRequest("%q is no name of an environment variable", name)
 		}
 		if strings.ContainsAny(value, "\x00\n\r") {

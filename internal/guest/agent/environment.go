@@ -169,7 +169,7 @@ func parseEnvironment(text string) map[string]string {
 	for line := range strings.Lines(text) {
 		line = strings.TrimPrefix(strings.TrimSpace(line), "export ")
 		name, value, ok := strings.Cut(line, "=")
-		if !ok || !envName.MatchString(name) {
+		if !ok || !isEnvName(name) {
 			continue
 		}
 		if len(value) >= 2 && (value[0] == '"' || value[0] == '\'') && value[len(value)-1] == value[0] {

@@ -228,7 +228,7 @@ const maxEnv = 256
 
 func (s *session) setEnv(payload []byte) bool {
 	var pair struct{ Name, Value string }
-	if ssh.Unmarshal(payload, &pair) != nil || !envName.MatchString(pair.Name) || strings.ContainsRune(pair.Value, 0) || len(s.env) >= maxEnv {
+	if ssh.Unmarshal(payload, &pair) != nil || !isEnvName(pair.Name) || strings.ContainsRune(pair.Value, 0) || len(s.env) >= maxEnv {
 		return false
 	}
 	s.env[pair.Name] = pair.Value
