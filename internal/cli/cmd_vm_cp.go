@@ -65,7 +65,7 @@ func (o *vmCpOptions) parse(c *cobra.Command, args []string) error {
 // path in that VM; ./a:b is a file here.
 func parsePlace(arg string) place {
 	vm, path, found := strings.Cut(arg, ":")
-	if !found || !label.MatchString(vm) {
+	if !found || !label().MatchString(vm) {
 		return place{path: arg}
 	}
 	return place{vm: vm, path: path}
