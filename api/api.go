@@ -164,15 +164,16 @@ type StepEvent struct {
 
 // Result ends a long operation that went well.
 type Result struct {
-	VM     *VM      `json:"vm,omitempty"`
-	Image  *Image   `json:"image,omitempty"`
-	Pruned []string `json:"pruned,omitempty"`
+	VM       *VM       `json:"vm,omitempty"`
+	Image    *Image    `json:"image,omitempty"`
+	Exported *Exported `json:"exported,omitempty"`
+	Pruned   []string  `json:"pruned,omitempty"`
 }
 
 // Image is a root filesystem that VMs start from.
 type Image struct {
 	Name    string    `json:"name"`
-	Source  string    `json:"source"` // "catalog", "registered"
+	Source  string    `json:"source"` // "catalog", "bundle", "registered", …
 	Rootfs  string    `json:"rootfs,omitempty"`
 	Kernel  string    `json:"kernel"`          // the kernel it starts with unless told otherwise
 	Size    int64     `json:"size_bytes"`      // the filesystem's size

@@ -26,6 +26,36 @@ func (c *Client) RegisterImage(ctx context.Context, req api.RegisterImage) (api.
 	return image, c.call(ctx, http.MethodPost, "/v1/images", req, &image)
 }
 
+// PullImage gets an image of a catalog and the kernel that it wants.
+func (c *Client) PullImage(ctx context.Context, req api.PullImage, report Report) (api.Image, error) {
+	result, err := c.operation(ctx, "/v1/images/pull", req, report)
+	if err != nil || result.Image == nil {
+		return api.Image{}, err
+	}
+	return *result.Image, nil
+}
+
+// Catalogs tells what images the catalogs have.
+func (c *Client) Catalogs(ctx context.Context) ([]api.Catalog, error) {
+	var catalogs []api.Catalog
+	return catalogs, c.call(ctx, http.MethodGet, "/v1/catalogs", nil, &catalogs)
+}
+
+// ExportImage writes an image as a bundle.
+func (c *Client) ExportImage(ctx context.Context, name string, req api.ExportImage, report Report) (api.Exported, error) {
+	result, err := c.operation(ctx, "/v1/images/"+url.PathEscape(name)+"/export", req, report)
+	if err != nil || result.Exported == nil {
+		return api.Exported{}, err
+	}
+	return *result.Exported, nil
+}
+
+// TagImage gives an image a second name.
+func (c *Client) TagImage(ctx context.Context, name, second string) (api.Image, error) {
+	var image api.Image
+	return image, c.call(ctx, http.MethodPost, "/v1/images/"+url.PathEscape(name)+"/tag", api.TagImage{Name: second}, &image)
+}
+
 // DeleteImage deletes an image; the file of a registered one stays.
 func (c *Client) DeleteImage(ctx context.Context, name string) error {
 	return c.call(ctx, http.MethodDelete, "/v1/images/"+url.PathEscape(name), nil, nil)

@@ -28,6 +28,7 @@ import (
 	"github.com/banger-vm/banger/internal/hostclock"
 	"github.com/banger-vm/banger/internal/hostenv"
 	"github.com/banger-vm/banger/internal/image"
+	"github.com/banger-vm/banger/internal/image/catalog"
 	"github.com/banger-vm/banger/internal/keeper"
 	"github.com/banger-vm/banger/internal/kernel"
 	"github.com/banger-vm/banger/internal/network"
@@ -67,6 +68,9 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := checkCatalogs(cfg); err != nil {
+		return err
+	}
 	paths := cfg.Paths
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: cfg.LogLevel}))
 	self, err := os.Executable()
@@ -86,7 +90,7 @@ func run(ctx context.Context) error {
 	}
 	kill := killAt(os.Getenv("BANGERD_KILL_AT"))
 	archive := debian.Options{Cache: filepath.Join(paths.Cache, "debian"), Mirror: cfg.Mirror, SecurityMirror: cfg.SecurityMirror}
-	images := &image.Store{Dir: paths.Images(), Cache: paths.Cache, Debian: archive, AtStep: kill}
+	images := &image.Store{Dir: paths.Images(), Cache: paths.Cache, Debian: archive, AtStep: kill, Catalogs: &catalog.Set{Sources: cfg.Catalogs}}
 	kernels := &kernel.Store{
 		Dir: paths.Kernels(), Debian: archive, AtStep: kill,
 		Init:  filepath.Join(companions, "banger-init"),
@@ -149,6 +153,17 @@ func run(ctx context.Context) error {
 	closing, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	return errors.Join(err, vms.Close(closing))
+}
+
+// checkCatalogs refuses catalogs that could never be read.
+func checkCatalogs(cfg *config.Config) error {
+	for _, source := range cfg.Catalogs {
+		if err := catalog.CheckSource(source); err != nil {
+			return &api.Error{Kind: api.KindBadRequest, Message: fmt.Sprintf("%s: catalogs: cannot use %s: %v", cfg.Origin("catalogs"), source, err),
+				Hint: "docs/image-catalog.md tells of catalogs"}
+		}
+	}
+	return nil
 }
 
 // defaultKernel starts a VM whose image names no kernel.

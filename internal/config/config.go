@@ -26,6 +26,7 @@ type Config struct {
 	WebListenAddr  string           // where the web UI listens; "" is off
 	Mirror         string           // Debian mirror, a URL; "" finds one
 	SecurityMirror string           // the mirror of Debian's security suite; "" finds one
+	Catalogs       []string         // paths and addresses of catalogs of images beside the embedded one
 	LogLevel       slog.Level       // what the daemon logs
 	VCPUs          int              // of a VM that names none
 	MemoryMiB      int64            // of a VM that names none

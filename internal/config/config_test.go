@@ -49,7 +49,7 @@ func TestDefaults(t *testing.T) {
 		"default_image_name": "debian-bookworm", "ssh_key_path": home + "/.config/banger/ssh/id_ed25519",
 		"firecracker_bin": "", "vmm": "auto", "bridge_name": "banger0", "bridge_ip": "172.16.0.1",
 		"cidr": "172.16.0.0/24", "tap_pool_size": "4", "default_dns": "", "web_listen_addr": "127.0.0.1:7777",
-		"mirror": "", "security_mirror": "", "log_level": "info", "default_vcpus": "2",
+		"mirror": "", "security_mirror": "", "catalogs": "", "log_level": "info", "default_vcpus": "2",
 		"default_memory": "2GiB", "default_disk": "20GiB", "boot_timeout": "3m0s", "credential_sync": "true",
 	}
 	got := map[string]string{}
@@ -71,7 +71,7 @@ func TestDefaults(t *testing.T) {
 }
 
 func TestLayers(t *testing.T) {
-	file := "# mine\nvmm = \"fcqemu\"\nbridge_ip = '10.9.0.1'\ncidr = 16\ndefault_vcpus = 3\ndefault_memory = 512\nlog_level = \"debug\"\n"
+	file := "# mine\nvmm = \"fcqemu\"\nbridge_ip = '10.9.0.1'\ncidr = 16\ndefault_vcpus = 3\ndefault_memory = 512\nlog_level = \"debug\"\ncatalogs = [\"/srv/a.json\", \"https://b.example/c.json\"]\n"
 	env := map[string]string{"BANGER_DEFAULT_VCPUS": "4", "BANGER_LOG_LEVEL": "warn", "BANGER_WEB_LISTEN_ADDR": "off"}
 	c, path, err := load(t, file, env, map[string]string{"log_level": "error", "default_dns": "192.0.2.1,[2001:db8::1]:54"})
 	if err != nil {
@@ -87,6 +87,7 @@ func TestLayers(t *testing.T) {
 		"log_level":       {"error", "flag"},
 		"default_dns":     {"192.0.2.1,[2001:db8::1]:54", "flag"},
 		"default_disk":    {"20GiB", "default"},
+		"catalogs":        {"/srv/a.json,https://b.example/c.json", path + ":8"},
 	}
 	for _, v := range c.Values() {
 		if w, ok := want[v.Key]; ok && w != [2]string{v.Value, v.Origin} {
@@ -119,6 +120,10 @@ func TestErrorsNameTheirPlaceAndTheCure(t *testing.T) {
 		{"no vcpus", "default_vcpus = 0\n", nil, nil, "must be a number from 1 to 32", ""},
 		{"size", "default_memory = '2 lots'\n", nil, nil, `"2 lots" is not a size`, ""},
 		{"small memory", "default_memory = '1M'\n", nil, nil, "must be at least 128MiB", ""},
+		{"catalogs as a text", "catalogs = '/a.json'\n", nil, nil, "must be a list", ""},
+		{"catalogs of numbers", "catalogs = [1]\n", nil, nil, "must be a list of texts", ""},
+		{"a catalog of no place", "catalogs = ['a.json']\n", nil, nil, "must be absolute paths or addresses", ""},
+		{"a catalog twice", "catalogs = ['/a', '/a']\n", nil, nil, "names /a twice", ""},
 		{"relative path", "ssh_key_path = '~/key'\n", nil, nil, "must be an absolute path", ""},
 		{"long bridge", "bridge_name = 'a-very-long-bridge-name'\n", nil, nil, "must be an interface name", ""},
 		{"bridge outside", "bridge_ip = '10.0.0.1'\n", nil, nil, "cidr = \"172.16.0.0/24\": must contain bridge_ip, which is 10.0.0.1", ""},

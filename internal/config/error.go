@@ -8,6 +8,7 @@ import (
 	"github.com/pelletier/go-toml/v2"
 
 	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/spelling"
 )
 
 // Error is what is wrong with the settings. Message already names file and
@@ -31,7 +32,7 @@ func unknownKey(name string, at text) error {
 		Message: fmt.Sprintf("%s: %q is not a setting", at.origin, name),
 		File:    at.file, Line: at.line,
 	}
-	if near := nearest(name, keyNames()); near != "" {
+	if near := spelling.Nearest(name, keyNames()); near != "" {
 		e.Hint = fmt.Sprintf("did you mean %q?", near)
 	} else {
 		e.Hint = "the settings are: " + strings.Join(keyNames(), ", ")
@@ -66,37 +67,4 @@ func keyNames() []string {
 		names[i] = k.name
 	}
 	return names
-}
-
-// nearest gives the word that a slip of the keyboard makes name of, or "".
-func nearest(name string, words []string) string {
-	best, bestAt := "", len(name)/3+2
-	for _, w := range words {
-		if d := distance(strings.ToLower(name), w); d < bestAt {
-			best, bestAt = w, d
-		}
-	}
-	return best
-}
-
-// distance is Levenshtein's: how many letters must be changed, added or left
-// out.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		diagonal := row[0]
-		row[0] = i
-		for j := 1; j <= len(b); j++ {
-			cost := diagonal
-			if a[i-1] != b[j-1] {
-				cost++
-			}
-			diagonal = row[j]
-			row[j] = min(cost, row[j]+1, row[j-1]+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -118,6 +118,9 @@ func (k key) textOf(v any) (string, error) {
 	if k.kind == kindPairs {
 		return pairsText(v)
 	}
+	if k.kind == kindList {
+		return listText(v)
+	}
 	switch v := v.(type) {
 	case string:
 		if k.kind == kindInt {
@@ -134,4 +137,21 @@ func (k key) textOf(v any) (string, error) {
 		return "", errors.New("must be a number")
 	}
 	return "", errors.New("must be a text in quotes")
+}
+
+// listText joins a list of the file as the environment has it.
+func listText(v any) (string, error) {
+	items, ok := v.([]any)
+	if !ok {
+		return "", errors.New(`must be a list, such as ["one", "two"]`)
+	}
+	texts := make([]string, len(items))
+	for i, item := range items {
+		text, ok := item.(string)
+		if !ok || strings.Contains(text, ",") {
+			return "", errors.New("must be a list of texts in quotes, without commas in them")
+		}
+		texts[i] = text
+	}
+	return strings.Join(texts, ","), nil
 }

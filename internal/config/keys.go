@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/banger-vm/banger/internal/spelling"
 )
 
 // key is one setting: its default, how its text is understood and how it is
@@ -32,6 +34,7 @@ const (
 	kindInt
 	kindStringOrInt // sizes, and a network given by its prefix length
 	kindPairs       // yes or no, or tables of host and guest
+	kindList        // texts; elsewhere with commas between them
 )
 
 func (k key) env() string { return "BANGER_" + strings.ToUpper(k.name) }
@@ -82,6 +85,9 @@ var keys = []key{
 	{"security_mirror", "", "mirror of Debian's security suite; empty: found beside the mirror", kindString,
 		func(c *Config, s string) error { return setURL(&c.SecurityMirror, s) },
 		func(c *Config) string { return c.SecurityMirror }},
+	{"catalogs", "", "more catalogs of images, each a path or an https address; asked in this order, after banger's own", kindList,
+		setCatalogs,
+		func(c *Config) string { return strings.Join(c.Catalogs, ",") }},
 	{"log_level", "info", "debug, info, warn or error", kindString,
 		setLevel,
 		func(c *Config) string { return strings.ToLower(c.LogLevel.String()) }},
@@ -134,7 +140,7 @@ func setPath(dst *string, s string) error {
 func setOneOf(dst *string, s string, allowed ...string) error {
 	if !slices.Contains(allowed, s) {
 		err := fmt.Errorf("must be one of %s", strings.Join(allowed, ", "))
-		if near := nearest(s, allowed); near != "" {
+		if near := spelling.Nearest(s, allowed); near != "" {
 			err = fmt.Errorf("%w; did you mean %q?", err, near)
 		}
 		return err
@@ -272,6 +278,24 @@ func setURL(dst *string, s string) error {
 		}
 	}
 	*dst = strings.TrimRight(s, "/")
+	return nil
+}
+
+func setCatalogs(c *Config, s string) error {
+	c.Catalogs = nil
+	for _, source := range strings.Split(s, ",") {
+		source = strings.TrimSpace(source)
+		if source == "" {
+			continue
+		}
+		if !filepath.IsAbs(source) && !strings.Contains(source, "://") {
+			return fmt.Errorf("must be absolute paths or addresses, and %q is neither", source)
+		}
+		if slices.Contains(c.Catalogs, source) {
+			return fmt.Errorf("names %s twice", source)
+		}
+		c.Catalogs = append(c.Catalogs, source)
+	}
 	return nil
 }
 

@@ -21,7 +21,7 @@ func (d *Daemon) getImages(w http.ResponseWriter, _ *http.Request) error {
 }
 
 func (d *Daemon) getImage(w http.ResponseWriter, r *http.Request) error {
-	i, err := d.Images.Get(r.PathValue("image"))
+	i, err := d.Images.Get(r.Context(), r.PathValue("image"))
 	if err != nil {
 		return err
 	}
@@ -34,6 +34,18 @@ func (d *Daemon) postImages(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	i, err := d.Images.Register(r.Context(), req.Name, req.Rootfs, req.Kernel)
+	if err != nil {
+		return err
+	}
+	return answer(w, i.API())
+}
+
+func (d *Daemon) postTag(w http.ResponseWriter, r *http.Request) error {
+	var req api.TagImage
+	if err := read(w, r, &req); err != nil {
+		return err
+	}
+	i, err := d.Images.Tag(r.Context(), r.PathValue("image"), req.Name)
 	if err != nil {
 		return err
 	}

@@ -15,21 +15,29 @@ import (
 
 	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/internal/image"
+	"github.com/banger-vm/banger/internal/image/catalog"
 	"github.com/banger-vm/banger/internal/kernel"
+	"github.com/banger-vm/banger/internal/progress"
 	"github.com/banger-vm/banger/internal/vm"
 )
 
 // Images are the image store.
 type Images interface {
 	List() ([]image.Image, error)
-	Get(name string) (image.Image, error)
+	Get(ctx context.Context, name string) (image.Image, error)
+	Ensure(ctx context.Context, name string, report progress.Func) (image.Image, error)
+	Listings(ctx context.Context) []catalog.Listing
+	Export(ctx context.Context, name, file string, report progress.Func) (catalog.Entry, error)
+	Publish(ctx context.Context, name, folder string, report progress.Func) (catalog.Entry, error)
 	Register(ctx context.Context, name, rootfs, kernel string) (image.Image, error)
+	Tag(ctx context.Context, name, second string) (image.Image, error)
 	Delete(ctx context.Context, name string) error
 }
 
 // Kernels are the kernel store.
 type Kernels interface {
 	List() ([]kernel.Kernel, error)
+	Ensure(ctx context.Context, name string, report progress.Func) (kernel.Kernel, error)
 }
 
 // Daemon is bangerd's API.

@@ -43,8 +43,12 @@ var routes = []struct {
 
 	{"GET /v1/images", (*Daemon).getImages},
 	{"POST /v1/images", (*Daemon).postImages},
+	{"POST /v1/images/pull", (*Daemon).postPull},
 	{"GET /v1/images/{image}", (*Daemon).getImage},
+	{"POST /v1/images/{image}/export", (*Daemon).postExport},
+	{"POST /v1/images/{image}/tag", (*Daemon).postTag},
 	{"DELETE /v1/images/{image}", (*Daemon).deleteImage},
+	{"GET /v1/catalogs", (*Daemon).getCatalogs},
 	{"GET /v1/kernels", (*Daemon).getKernels},
 }
 

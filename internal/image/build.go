@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/internal/atomicfile"
@@ -33,17 +32,20 @@ const (
 	StepKeep       = "keeping the image"
 )
 
-// Ensure gives an image, building it first when only the catalog has it. Two
-// calls at once, of one process or of two, share one build. A build that fails
+// Ensure gives an image, building or fetching it first when only a catalog has
+// it. Two calls at once, of one process or of two, share the work. What fails
 // leaves nothing but its downloads; what one leaves that is killed, the next
 // removes. Errors carry an *api.Error: not-found, no-space, unreachable,
 // untrusted or host.
 func (s *Store) Ensure(ctx context.Context, name string, report progress.Func) (Image, error) {
-	image, err := s.Get(name)
-	if err != nil || image.Local {
+	image, err := s.local(name)
+	if !errors.Is(err, fs.ErrNotExist) {
 		return image, err
 	}
-	entry, _ := s.find(name)
+	entry, err := s.entry(ctx, name)
+	if err != nil {
+		return Image{}, err
+	}
 	lock, err := s.lockFile(ctx, name, report)
 	if err != nil {
 		return Image{}, err
@@ -51,12 +53,26 @@ func (s *Store) Ensure(ctx context.Context, name string, report progress.Func) (
 	defer lock.Close()
 	image, err = s.local(name)
 	if !errors.Is(err, fs.ErrNotExist) {
-		return image, err // built while we waited
+		return image, err // made while we waited
 	}
-	if err := s.build(ctx, entry, lock, oneAtATime(report)); err != nil {
-		return Image{}, fmt.Errorf("cannot build image %s: %w", name, err)
+	if err := s.make(ctx, entry, lock, oneAtATime(report)); err != nil {
+		return Image{}, err
 	}
 	return s.local(name)
+}
+
+// make gets the image of a catalog's entry in the way that its type names.
+func (s *Store) make(ctx context.Context, entry catalog.Entry, lock *os.File, report progress.Func) error {
+	if entry.Type == catalog.TypeBundle {
+		if err := s.fetch(ctx, entry, report); err != nil {
+			return fmt.Errorf("cannot get image %s: %w", entry.Name, err)
+		}
+		return nil
+	}
+	if err := s.build(ctx, entry, lock, report); err != nil {
+		return fmt.Errorf("cannot build image %s: %w", entry.Name, err)
+	}
+	return nil
 }
 
 // oneAtATime keeps progress.Func's promise where two goroutines work.
@@ -107,12 +123,7 @@ func (s *Store) build(ctx context.Context, entry catalog.Entry, lock *os.File, r
 	return b.keep(archives)
 }
 
-func (b *build) step(name string) {
-	b.report(progress.Event{Step: name})
-	if b.store.AtStep != nil {
-		b.store.AtStep(name)
-	}
-}
+func (b *build) step(name string) { b.store.step(name, b.report) }
 
 // checkHost finds out before the work what would stop it at the end.
 func (b *build) checkHost() error {
@@ -123,24 +134,7 @@ func (b *build) checkHost() error {
 			Hint:    "run bangerd as root, for instance `sudo banger …`",
 		}
 	}
-	return b.checkSpace()
-}
-
-func (b *build) checkSpace() error {
-	var fs unix.Statfs_t
-	if err := unix.Statfs(b.store.Dir, &fs); err != nil {
-		return fmt.Errorf("cannot look for free disk space: %w", err)
-	}
-	free := int64(fs.Bavail) * fs.Bsize
-	if free >= b.entry.BuildBytes {
-		return nil
-	}
-	return &api.Error{
-		Kind: api.KindNoSpace,
-		Message: fmt.Sprintf("image %s needs %d MiB of disk space to be built, and %s has %d MiB free",
-			b.entry.Name, b.entry.BuildBytes>>20, b.store.Dir, free>>20),
-		Hint: "free some space, `banger vm prune` may help, or set XDG_DATA_HOME to a larger disk",
-	}
+	return b.store.checkRoom(b.entry.Name, b.entry.BuildBytes)
 }
 
 // fill makes the tree. The tools are fetched while packages are installed.
@@ -202,17 +196,22 @@ func (b *build) keep(archives []debian.Source) error {
 	if err := makeDurable(b.rootfs()); err != nil {
 		return fmt.Errorf("cannot keep the filesystem: %w", err)
 	}
-	err := atomicfile.WriteJSON(filepath.Join(b.result(), recordFile), record{
+	return b.store.publish(b.result(), record{
 		Name: b.entry.Name, Source: SourceCatalog, Kernel: b.entry.Kernel, MaxDisk: ext4.MaxDisk,
 		Created: time.Now().UTC(), Detail: b.entry.Detail, Archives: archives,
 	})
-	if err != nil {
+}
+
+// publish makes an image of a directory that holds its filesystem, durable
+// already: the record is written, and then all of it shows at once.
+func (s *Store) publish(dir string, r record) error {
+	if err := atomicfile.WriteJSON(filepath.Join(dir, recordFile), r); err != nil {
 		return err
 	}
-	if err := os.Rename(b.result(), filepath.Join(b.store.Dir, b.entry.Name)); err != nil {
+	if err := os.Rename(dir, filepath.Join(s.Dir, r.Name)); err != nil {
 		return fmt.Errorf("cannot keep the image: %w", err)
 	}
-	return atomicfile.SyncDir(b.store.Dir)
+	return atomicfile.SyncDir(s.Dir)
 }
 
 // makeDurable syncs a file and takes the right to write to it away.

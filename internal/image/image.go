@@ -3,11 +3,12 @@
 // An image is a directory <Dir>/<name> with image.json and, when banger made
 // it, rootfs.ext4: one read-only ext4 file that all of its VMs share. An image
 // can also be registered: then its file stays where it is, and is only used.
-// Images of the embedded catalog are built on first use, from Debian's signed
-// packages.
+// Images of a catalog are built or fetched on first use: out of Debian's signed
+// packages, or from a bundle.
 package image
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,11 +24,13 @@ import (
 	"github.com/banger-vm/banger/internal/debian"
 	"github.com/banger-vm/banger/internal/image/catalog"
 	"github.com/banger-vm/banger/internal/image/ext4"
+	"github.com/banger-vm/banger/internal/spelling"
 )
 
 // Where an image comes from.
 const (
-	SourceCatalog    = "catalog"
+	SourceCatalog    = "catalog" // built here
+	SourceBundle     = "bundle"
 	SourceRegistered = "registered"
 )
 
@@ -51,10 +54,13 @@ type Store struct {
 	// it begins.
 	AtStep func(step string)
 
+	// Catalogs say what images can be had. Nil: the embedded one alone.
+	Catalogs *catalog.Set
+
 	entries []catalog.Entry // replaces the embedded catalog in tests
 }
 
-// known gives what can be built.
+// known gives the images of the embedded catalog.
 func (s *Store) known() []catalog.Entry {
 	if s.entries != nil {
 		return s.entries
@@ -62,6 +68,7 @@ func (s *Store) known() []catalog.Entry {
 	return catalog.All()
 }
 
+// find looks for a name in the embedded catalog.
 func (s *Store) find(name string) (catalog.Entry, bool) {
 	for _, e := range s.known() {
 		if e.Name == name {
@@ -71,10 +78,18 @@ func (s *Store) find(name string) (catalog.Entry, bool) {
 	return catalog.Entry{}, false
 }
 
+// findAnywhere looks for a name in all catalogs.
+func (s *Store) findAnywhere(ctx context.Context, name string) (catalog.Entry, bool, error) {
+	if e, ok := s.find(name); ok || s.Catalogs == nil || !validName(name) {
+		return e, ok, nil
+	}
+	return s.Catalogs.Find(ctx, name)
+}
+
 // Image is one image, local or still in the catalog only.
 type Image struct {
 	Name    string
-	Source  string // SourceCatalog or SourceRegistered
+	Source  string // SourceCatalog, …
 	Rootfs  string // absolute path of the ext4 file; empty when not local
 	Kernel  string // the kernel it starts with; empty: the configured one
 	Size    int64  // bytes of the filesystem, the least that a disk can have
@@ -117,20 +132,35 @@ type record struct {
 	Detail   string          `json:"detail,omitempty"`
 	Archives []debian.Source `json:"archives,omitempty"` // what it was built from
 	Config   Config          `json:"config,omitzero"`
+	File     *stamp          `json:"file,omitempty"` // the file of a registered one as it was then
 }
 
-// Get gives an image that is local or in the catalog. Errors carry an
-// *api.Error: not-found, with the names that are known, or host, for an image
+// Get gives an image that is local or in a catalog. Errors carry an
+// *api.Error: not-found, with the names that are near, or host, for an image
 // whose file is gone or broken.
-func (s *Store) Get(name string) (Image, error) {
+func (s *Store) Get(ctx context.Context, name string) (Image, error) {
 	image, err := s.local(name)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return image, err
 	}
-	if entry, ok := s.find(name); ok {
-		return fromCatalog(entry), nil
+	entry, err := s.entry(ctx, name)
+	if err != nil {
+		return Image{}, err
 	}
-	return Image{}, s.notFound(name)
+	return fromCatalog(entry), nil
+}
+
+// entry finds what an image that is not local can be made of.
+func (s *Store) entry(ctx context.Context, name string) (catalog.Entry, error) {
+	entry, ok, err := s.findAnywhere(ctx, name)
+	if ok {
+		return entry, nil
+	}
+	missing := s.notFound(ctx, name)
+	if err != nil {
+		return catalog.Entry{}, fmt.Errorf("%w (%v)", missing, err)
+	}
+	return catalog.Entry{}, missing
 }
 
 func fromCatalog(e catalog.Entry) Image {
@@ -178,19 +208,27 @@ func (s *Store) localNames() ([]string, error) {
 	return names, nil
 }
 
-// local reads an image from the store; fs.ErrNotExist when it is not there.
-func (s *Store) local(name string) (Image, error) {
+// readRecord reads an image's record; fs.ErrNotExist when it is not there.
+func (s *Store) readRecord(name string) (record, error) {
 	if !validName(name) {
-		return Image{}, fs.ErrNotExist
+		return record{}, fs.ErrNotExist
 	}
-	dir := filepath.Join(s.Dir, name)
-	data, err := os.ReadFile(filepath.Join(dir, recordFile))
+	data, err := os.ReadFile(filepath.Join(s.Dir, name, recordFile))
 	if err != nil {
-		return Image{}, fmt.Errorf("cannot read image %s: %w", name, err)
+		return record{}, fmt.Errorf("cannot read image %s: %w", name, err)
 	}
 	var r record
 	if err := json.Unmarshal(data, &r); err != nil {
-		return Image{}, broken(name, fmt.Errorf("cannot read its %s: %w", recordFile, err))
+		return record{}, broken(name, fmt.Errorf("cannot read its %s: %w", recordFile, err))
+	}
+	return r, nil
+}
+
+// local reads an image from the store; fs.ErrNotExist when it is not there.
+func (s *Store) local(name string) (Image, error) {
+	r, err := s.readRecord(name)
+	if err != nil {
+		return Image{}, err
 	}
 	image := Image{
 		Name: name, Source: r.Source, Rootfs: r.Rootfs, Kernel: r.Kernel, MaxDisk: r.MaxDisk,
@@ -198,12 +236,22 @@ func (s *Store) local(name string) (Image, error) {
 	}
 	if r.Source != SourceRegistered {
 		image.Managed = true
-		image.Rootfs = filepath.Join(dir, rootfsFile)
+		image.Rootfs = filepath.Join(s.Dir, name, rootfsFile)
 	}
 	if err := image.measure(); err != nil {
 		return Image{}, broken(name, err)
 	}
+	if err := r.File.check(image.Rootfs); err != nil {
+		return Image{}, broken(name, err)
+	}
 	return image, nil
+}
+
+// Check says what is wrong with a local image, a registered one's file that was
+// changed for instance: VMs must not start over it.
+func (s *Store) Check(name string) error {
+	_, err := s.local(name)
+	return err
 }
 
 // measure looks at the filesystem's file.
@@ -231,21 +279,46 @@ func broken(name string, err error) error {
 	}
 }
 
-// notFound names what there is.
-func (s *Store) notFound(name string) error {
-	known, err := s.List()
+// notFound names what there is, the nearest name first.
+func (s *Store) notFound(ctx context.Context, name string) error {
+	names, err := s.names(ctx)
 	if err != nil {
 		return err
+	}
+	hint := "known images: " + strings.Join(names, ", ")
+	if near := spelling.Nearest(name, names); near != "" {
+		hint = fmt.Sprintf("did you mean %s? %s", near, hint)
+	}
+	return &api.Error{Kind: api.KindNotFound, Message: fmt.Sprintf("no image %q", name), Hint: hint}
+}
+
+// names gives the names of all images, local ones and those of the catalogs
+// that can be read.
+func (s *Store) names(ctx context.Context) ([]string, error) {
+	known, err := s.List()
+	if err != nil {
+		return nil, err
 	}
 	var names []string
 	for _, i := range known {
 		names = append(names, i.Name)
 	}
-	return &api.Error{
-		Kind:    api.KindNotFound,
-		Message: fmt.Sprintf("no image %q", name),
-		Hint:    "known images: " + strings.Join(names, ", "),
+	for _, c := range s.Listings(ctx) {
+		for _, e := range c.Entries {
+			if !slices.Contains(names, e.Name) {
+				names = append(names, e.Name)
+			}
+		}
 	}
+	return names, nil
+}
+
+// Listings gives what each catalog has.
+func (s *Store) Listings(ctx context.Context) []catalog.Listing {
+	if s.Catalogs == nil {
+		return []catalog.Listing{{Source: catalog.Embedded, Entries: s.known()}}
+	}
+	return s.Catalogs.List(ctx)
 }
 
 // validName allows what is safe as a directory and readable in a table: lower

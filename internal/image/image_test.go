@@ -8,9 +8,9 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/banger-vm/banger/api"
-	"github.com/banger-vm/banger/internal/image/catalog"
 	"github.com/banger-vm/banger/internal/image/ext4"
 	"github.com/banger-vm/banger/internal/progress"
 )
@@ -68,7 +68,7 @@ func TestRegister(t *testing.T) {
 		t.Errorf("twice: %v", err)
 	}
 	all, err := s.List()
-	if err != nil || len(all) != 2 || all[0].Name != "base" || all[1].Name != "debian-bookworm" || all[1].Local {
+	if err != nil || len(all) != 3 || all[0].Name != "base" || all[1].Name != "debian-bookworm" || all[1].Local {
 		t.Errorf("list: %+v, %v", all, err)
 	}
 	if err := s.Delete(t.Context(), "base"); err != nil {
@@ -77,7 +77,7 @@ func TestRegister(t *testing.T) {
 	if _, err := os.Stat(rootfs); err != nil {
 		t.Errorf("the file went with the image: %v", err)
 	}
-	if _, err := s.Get("base"); kindOf(err) != api.KindNotFound {
+	if _, err := s.Get(t.Context(), "base"); kindOf(err) != api.KindNotFound {
 		t.Errorf("after delete: %v", err)
 	}
 }
@@ -166,7 +166,7 @@ func TestManagedImage(t *testing.T) {
 	if err := s.Delete(t.Context(), "debian-bookworm"); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := s.Get("debian-bookworm"); err != nil || got.Local {
+	if got, err := s.Get(t.Context(), "debian-bookworm"); err != nil || got.Local {
 		t.Errorf("after delete: %+v, %v", got, err)
 	}
 	if left, _ := filepath.Glob(filepath.Join(s.Dir, "[^.]*")); len(left) > 0 {
@@ -193,7 +193,7 @@ func TestBrokenImages(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 			all, err := s.List()
-			if err != nil || len(all) != 1 || !strings.Contains(all[0].Detail, "broken") {
+			if err != nil || len(all) != 2 || !strings.Contains(all[0].Detail, "broken") {
 				t.Errorf("list: %+v, %v", all, err)
 			}
 			if err := s.Delete(t.Context(), "debian-bookworm"); err != nil {
@@ -226,13 +226,75 @@ func TestNoSpace(t *testing.T) {
 	if err := os.MkdirAll(s.Dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	b := &build{store: s, entry: catalog.Entry{Name: "huge", BuildBytes: 1 << 60}}
 	var e *api.Error
-	if err := b.checkSpace(); !errors.As(err, &e) || e.Kind != api.KindNoSpace || !strings.Contains(e.Message, "MiB free") {
+	if err := s.checkRoom("huge", 1<<60); !errors.As(err, &e) || e.Kind != api.KindNoSpace || !strings.Contains(e.Message, "MiB free") {
 		t.Errorf("got %v", err)
 	}
-	b.entry.BuildBytes = 1
-	if err := b.checkSpace(); err != nil {
+	if err := s.checkRoom("small", 1); err != nil {
 		t.Errorf("with enough: %v", err)
+	}
+}
+
+func TestTag(t *testing.T) {
+	s := newStore(t)
+	manage(t, s, "debian-bookworm")
+	rootfs := filesystem(t)
+	if _, err := s.Register(t.Context(), "mine", rootfs, "k"); err != nil {
+		t.Fatal(err)
+	}
+	for from, second := range map[string]string{"debian-bookworm": "mark", "mine": "yours"} {
+		before, err := s.Get(t.Context(), from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := s.Tag(t.Context(), from, second)
+		if err != nil || got.Name != second || got.Kernel != before.Kernel || got.MaxDisk != before.MaxDisk || got.Managed != before.Managed {
+			t.Fatalf("%+v, %v", got, err)
+		}
+		a, err1 := os.Stat(before.Rootfs)
+		b, err2 := os.Stat(got.Rootfs)
+		if err1 != nil || err2 != nil || !os.SameFile(a, b) {
+			t.Errorf("%s and %s are two files", from, second)
+		}
+		if err := s.Delete(t.Context(), from); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Ensure(t.Context(), second, progress.Discard); err != nil {
+			t.Errorf("%s, when %s is gone: %v", second, from, err)
+		}
+	}
+	for name, second := range map[string]string{"mark": "yours", "none": "x", "debian-trixie": "x", "yours": "debian-bookworm"} {
+		if _, err := s.Tag(t.Context(), name, second); kindOf(err) == "" {
+			t.Errorf("tag %s %s: %v", name, second, err)
+		}
+	}
+}
+
+func TestRegisteredFileThatChanged(t *testing.T) {
+	for name, change := range map[string]func(path string) error{
+		"gone":    os.Remove,
+		"touched": func(path string) error { now := time.Now().Add(time.Minute); return os.Chtimes(path, now, now) },
+		"grown":   func(path string) error { return os.Truncate(path, 1<<30) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, rootfs := newStore(t), filesystem(t)
+			if _, err := s.Register(t.Context(), "mine", rootfs, ""); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Check("mine"); err != nil {
+				t.Fatal(err)
+			}
+			if err := change(rootfs); err != nil {
+				t.Fatal(err)
+			}
+			for what, err := range map[string]error{"Check": s.Check("mine"), "Get": func() error { _, err := s.Get(t.Context(), "mine"); return err }()} {
+				if kindOf(err) != api.KindHost || !strings.Contains(err.Error(), rootfs) {
+					t.Errorf("%s: %v", what, err)
+				}
+			}
+			if err := s.Delete(t.Context(), "mine"); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }

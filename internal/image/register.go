@@ -18,7 +18,7 @@ import (
 // never written to, and stays when the image is deleted. kernel may be empty.
 // Errors carry an *api.Error: bad-request or exists.
 func (s *Store) Register(ctx context.Context, name, rootfs, kernel string) (Image, error) {
-	if err := s.checkRegistration(name, rootfs); err != nil {
+	if err := s.checkRegistration(ctx, name, rootfs); err != nil {
 		return Image{}, err
 	}
 	unlock, err := s.lock(ctx, name, nil)
@@ -26,17 +26,22 @@ func (s *Store) Register(ctx context.Context, name, rootfs, kernel string) (Imag
 		return Image{}, err
 	}
 	defer unlock()
-	if _, err := os.Lstat(filepath.Join(s.Dir, name)); err == nil {
-		return Image{}, taken(name, fmt.Sprintf("choose another name, or `banger image delete %s` first", name))
+	if err := s.checkFree(name); err != nil {
+		return Image{}, err
 	}
-	r := record{Name: name, Source: SourceRegistered, Rootfs: rootfs, Kernel: kernel, Created: time.Now().UTC()}
+	file, err := stampOf(rootfs)
+	if err != nil {
+		return Image{}, err
+	}
+	r := record{Name: name, Source: SourceRegistered, Rootfs: rootfs, Kernel: kernel, Created: time.Now().UTC(), File: &file}
 	if err := s.writeRecord(r); err != nil {
 		return Image{}, err
 	}
 	return s.local(name)
 }
 
-func (s *Store) checkRegistration(name, rootfs string) error {
+// checkName refuses a name that no new image can have.
+func (s *Store) checkName(ctx context.Context, name string) error {
 	if !validName(name) {
 		return &api.Error{
 			Kind:    api.KindBadRequest,
@@ -44,8 +49,25 @@ func (s *Store) checkRegistration(name, rootfs string) error {
 			Hint:    "use lower-case letters, digits, and - or . inside; at most 63 characters",
 		}
 	}
-	if _, ok := s.find(name); ok {
-		return taken(name, "it is an image of the catalog; choose another name")
+	// A catalog that can't be read is no reason to refuse.
+	if _, ok, _ := s.findAnywhere(ctx, name); ok {
+		return taken(name, "it is an image of a catalog; choose another name")
+	}
+	return nil
+}
+
+// checkFree refuses a name that an image of the store has. The caller holds the
+// name's lock.
+func (s *Store) checkFree(name string) error {
+	if _, err := os.Lstat(filepath.Join(s.Dir, name)); err == nil {
+		return taken(name, fmt.Sprintf("choose another name, or `banger image delete %s` first", name))
+	}
+	return nil
+}
+
+func (s *Store) checkRegistration(ctx context.Context, name, rootfs string) error {
+	if err := s.checkName(ctx, name); err != nil {
+		return err
 	}
 	bad := func(hint, format string, args ...any) error {
 		return &api.Error{Kind: api.KindBadRequest, Message: fmt.Sprintf(format, args...), Hint: hint}
@@ -60,8 +82,12 @@ func (s *Store) checkRegistration(name, rootfs string) error {
 	if !stat.Mode().IsRegular() {
 		return bad("give a file that holds an ext4 filesystem", "%s is not a regular file", rootfs)
 	}
-	if _, err := ext4.Read(rootfs); err != nil {
+	info, err := ext4.Read(rootfs)
+	if err != nil {
 		return bad("make one with `mke2fs -t ext4 -d <directory> <file> <size>`", "cannot use %s: %v", rootfs, err)
+	}
+	if info.Dirty != "" {
+		return bad(fmt.Sprintf("unmount it, then `e2fsck -f %s`", rootfs), "cannot use %s: %s", rootfs, info.Dirty)
 	}
 	return nil
 }
@@ -95,7 +121,7 @@ func (s *Store) writeRecord(r record) (err error) {
 // kind not-found.
 func (s *Store) Delete(ctx context.Context, name string) error {
 	if !validName(name) {
-		return s.notFound(name)
+		return s.notFound(ctx, name)
 	}
 	unlock, err := s.lock(ctx, name, nil)
 	if err != nil {
@@ -111,7 +137,7 @@ func (s *Store) Delete(ctx context.Context, name string) error {
 				Hint:    "it is in the catalog only; there is nothing to delete",
 			}
 		}
-		return s.notFound(name)
+		return s.notFound(ctx, name)
 	}
 	// Gone in one step, also for who looks while the files are being removed.
 	trash, err := os.MkdirTemp(s.Dir, tempPrefix(name))

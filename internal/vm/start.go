@@ -52,6 +52,9 @@ func (v *machine) startInTurn(ctx context.Context, report progress.Func) (*run, 
 func (v *machine) start(ctx context.Context, report progress.Func) (*run, error) {
 	ctx, done := v.interruptible(ctx)
 	defer done()
+	if err := v.m.Images.Check(v.record().Spec.Image); err != nil {
+		return nil, fmt.Errorf("cannot start VM %s, whose disk lies over it: %w", v.record().Name, err)
+	}
 	leave, err := v.admit(ctx, report)
 	if err != nil {
 		return nil, err

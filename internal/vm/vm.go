@@ -32,6 +32,7 @@ const UIDBase = 720000
 // Images finds root filesystems.
 type Images interface {
 	Ensure(ctx context.Context, name string, report progress.Func) (image.Image, error)
+	Check(name string) error
 }
 
 // Kernels finds kernels.

@@ -67,7 +67,7 @@ func packages(t *testing.T) []pkg {
 
 // ground is what every package may stand on: no host, no VM, no wire but the
 // kinds of errors.
-var ground = []string{"api", "internal/atomicfile", "internal/proc", "internal/progress", "internal/undo"}
+var ground = []string{"api", "internal/atomicfile", "internal/proc", "internal/progress", "internal/spelling", "internal/undo"}
 
 // rule is for the packages that who matches.
 type rule struct {
@@ -88,7 +88,7 @@ var rules = []rule{
 	{who: "internal/testdaemon", may: []string{"api", "internal/guest/proto", "internal/guest/filetree"}, bare: true, why: "clients are tested against the wire, not the daemon's idea of it"},
 
 	{who: "internal/daemon/web", may: []string{"api", "client"}, bare: true, why: "the web UI is one more client"},
-	{who: "internal/daemon", may: []string{"internal/daemon/op", "internal/vm", "internal/session", "internal/workspace", "internal/image", "internal/kernel",
+	{who: "internal/daemon", may: []string{"internal/daemon/op", "internal/vm", "internal/session", "internal/workspace", "internal/image", "internal/image/catalog", "internal/kernel",
 		"internal/guest/host", "internal/guest/proto"}},
 	{who: "internal/vm", may: []string{"internal/image", "internal/kernel", "internal/disk", "internal/network", "internal/firecracker",
 		"internal/hostclock", "internal/oom", "internal/guest/host", "internal/guest/proto", "internal/vmm", "internal/credential"}, why: "vm is the only place that knows two of the leaves"},

@@ -107,6 +107,9 @@ func run(t *testing.T, dir string) {
 			"hostslept":  hostSlept,
 			"guestclock": guestClock,
 			"starve":     starve,
+			"serve":      serveFolder,
+			"spoil":      spoilBundles,
+			"emptystore": emptyStore,
 		},
 	})
 }
@@ -226,7 +229,7 @@ func environ(ts *testscript.TestScript) []string {
 	var env []string
 	for _, name := range []string{"HOME", "PATH", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR",
 		"BANGER_BRIDGE_NAME", "BANGER_BRIDGE_IP", "BANGER_CIDR", "BANGER_VMM", "BANGER_FIRECRACKER_BIN", "BANGER_BOOT_TIMEOUT",
-		"BANGER_DEFAULT_VCPUS", "BANGER_DEFAULT_MEMORY", "BANGER_TAP_POOL_SIZE", "BANGERD_KILL_AT"} {
+		"BANGER_DEFAULT_VCPUS", "BANGER_DEFAULT_MEMORY", "BANGER_TAP_POOL_SIZE", "BANGER_CATALOGS", "BANGERD_KILL_AT"} {
 		if value := ts.Getenv(name); value != "" {
 			env = append(env, name+"="+value)
 		}

@@ -90,6 +90,9 @@ func roundUp(n, to int64) int64 { return (n + to - 1) / to * to }
 type Info struct {
 	Size  int64  // bytes that the filesystem takes
 	Label string // may be empty
+	// Dirty says, as a clause, why the filesystem has to be mended before VMs
+	// start from it; empty: it was unmounted as it should be.
+	Dirty string
 }
 
 // ErrNotExt4 says that a file is no ext4 filesystem.
@@ -103,6 +106,10 @@ const (
 
 	incompatExtents = 0x40
 	incompat64bit   = 0x80
+	incompatRecover = 0x4
+
+	stateClean  = 1
+	stateErrors = 2
 )
 
 // Read reads the superblock. What is no ext4 gives an error that wraps
@@ -157,5 +164,17 @@ func parseSuperblock(sb []byte) (Info, error) {
 			break
 		}
 	}
-	return Info{Size: int64(blocks << (10 + shift)), Label: string(label)}, nil
+	return Info{Size: int64(blocks << (10 + shift)), Label: string(label), Dirty: dirty(le.Uint16(sb[0x3a:]), features)}, nil
+}
+
+// dirty says what is wrong with a filesystem of this state and these
+// incompatible features.
+func dirty(state uint16, incompat uint32) string {
+	switch {
+	case state&stateErrors != 0:
+		return "the filesystem has errors"
+	case incompat&incompatRecover != 0, state&stateClean == 0:
+		return "the filesystem was not unmounted: it is in use, or its machine was cut off"
+	}
+	return ""
 }

@@ -1,0 +1,58 @@
+package api
+
+// PullImage gets an image that a catalog has (POST /v1/images/pull), with the
+// kernel that it wants.
+type PullImage struct {
+	Name string `json:"name"`
+}
+
+// Catalog is what one catalog of images has (GET /v1/catalogs). Entries are the
+// catalog's own; of a name that stands in several, the first one's is taken.
+type Catalog struct {
+	Source string         `json:"source"` // "embedded", a path or an address
+	Images []CatalogImage `json:"images"`
+	Error  string         `json:"error,omitempty"` // why it can't be read
+}
+
+// CatalogImage is one image that can be pulled.
+type CatalogImage struct {
+	Name   string `json:"name"`
+	Type   string `json:"type"` // "debian", "bundle", "oci"
+	Detail string `json:"detail,omitempty"`
+	Kernel string `json:"kernel,omitempty"`
+	Arch   string `json:"arch,omitempty"`
+	Size   int64  `json:"size_bytes,omitempty"` // of a bundle, packed
+	Local  bool   `json:"local"`
+	Hidden bool   `json:"hidden,omitempty"` // an earlier catalog has the name too
+}
+
+// ExportImage writes an image as a bundle (POST /v1/images/{image}/export). One
+// of File and Folder is set, an absolute path: the bundle's file, or a folder
+// with a catalog that the image is added to.
+type ExportImage struct {
+	File   string `json:"file,omitempty"`
+	Folder string `json:"folder,omitempty"`
+}
+
+// Exported is a bundle that was written, and its entry in a catalog.
+type Exported struct {
+	File  string       `json:"file"`
+	Entry CatalogEntry `json:"entry"`
+}
+
+// CatalogEntry is a bundle's entry as it stands in a catalog's file.
+type CatalogEntry struct {
+	Name   string `json:"name"`
+	Type   string `json:"type"`
+	Detail string `json:"detail,omitempty"`
+	Kernel string `json:"kernel,omitempty"`
+	Arch   string `json:"arch"`
+	URL    string `json:"url"`
+	SHA256 string `json:"sha256"`
+	Size   int64  `json:"size"`
+}
+
+// TagImage gives an image a second name (POST /v1/images/{image}/tag).
+type TagImage struct {
+	Name string `json:"name"`
+}

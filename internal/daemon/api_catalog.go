@@ -1,0 +1,133 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"path/filepath"
+	"slices"
+
+	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/daemon/op"
+	"github.com/banger-vm/banger/internal/image"
+	"github.com/banger-vm/banger/internal/image/catalog"
+	"github.com/banger-vm/banger/internal/kernel"
+	"github.com/banger-vm/banger/internal/progress"
+)
+
+// getCatalogs tells what each catalog has. Of a name that stands in several the
+// later ones are hidden.
+func (d *Daemon) getCatalogs(w http.ResponseWriter, r *http.Request) error {
+	local, err := d.Images.List()
+	if err != nil {
+		return err
+	}
+	isLocal := func(name string) bool {
+		return slices.ContainsFunc(local, func(i image.Image) bool { return i.Local && i.Name == name })
+	}
+	seen := map[string]bool{}
+	list := []api.Catalog{}
+	for _, l := range d.Images.Listings(r.Context()) {
+		c := api.Catalog{Source: l.Source, Images: []api.CatalogImage{}}
+		if l.Err != nil {
+			c.Error = l.Err.Error()
+		}
+		for _, e := range l.Entries {
+			c.Images = append(c.Images, api.CatalogImage{
+				Name: e.Name, Type: e.Type, Detail: e.Detail, Kernel: e.Kernel, Arch: e.Arch, Size: e.Size,
+				Local: isLocal(e.Name), Hidden: seen[e.Name],
+			})
+			seen[e.Name] = true
+		}
+		list = append(list, c)
+	}
+	return answer(w, list)
+}
+
+// postPull gets an image and the kernel that it wants.
+func (d *Daemon) postPull(w http.ResponseWriter, r *http.Request) error {
+	var req api.PullImage
+	if err := read(w, r, &req); err != nil {
+		return err
+	}
+	o := op.Begin(w)
+	d.Log.Info("image pull", "op", o.ID, "image", req.Name)
+	i, err := d.pull(r.Context(), req.Name, o.Report)
+	if err != nil {
+		d.fail(o, err)
+		return nil
+	}
+	pulled := i.API()
+	o.Result(api.Result{Image: &pulled})
+	return nil
+}
+
+func (d *Daemon) pull(ctx context.Context, name string, report progress.Func) (image.Image, error) {
+	wanted, err := d.Images.Get(ctx, name)
+	if err != nil {
+		return image.Image{}, err
+	}
+	if err := d.checkKernel(wanted); err != nil {
+		return image.Image{}, err
+	}
+	pulled, err := d.Images.Ensure(ctx, name, report)
+	if err != nil || pulled.Kernel == "" {
+		return pulled, err
+	}
+	if err := d.checkKernel(pulled); err != nil {
+		return image.Image{}, err
+	}
+	if _, err := d.Kernels.Ensure(ctx, pulled.Kernel, report); err != nil {
+		return image.Image{}, fmt.Errorf("image %s is here, its kernel %s is not: %w", name, pulled.Kernel, err)
+	}
+	return pulled, nil
+}
+
+// checkKernel refuses an image whose kernel nobody has.
+func (d *Daemon) checkKernel(i image.Image) error {
+	known, err := d.Kernels.List()
+	if err != nil {
+		return err
+	}
+	if i.Kernel == "" || slices.ContainsFunc(known, func(k kernel.Kernel) bool { return k.Name == i.Kernel }) {
+		return nil
+	}
+	return &api.Error{
+		Kind:    api.KindNotFound,
+		Message: fmt.Sprintf("image %s wants the kernel %s, which is neither on this host nor in the catalog", i.Name, i.Kernel),
+		Hint:    fmt.Sprintf("`banger kernel import --name %s …` makes it known", i.Kernel),
+	}
+}
+
+// postExport writes an image as a bundle, or into a folder with a catalog.
+func (d *Daemon) postExport(w http.ResponseWriter, r *http.Request) error {
+	var req api.ExportImage
+	if err := read(w, r, &req); err != nil {
+		return err
+	}
+	path, do := req.File, d.Images.Export
+	if req.Folder != "" {
+		path, do = req.Folder, d.Images.Publish
+	}
+	if !filepath.IsAbs(path) || req.File != "" && req.Folder != "" {
+		return &api.Error{Kind: api.KindBadRequest, Message: "an export needs one absolute path, of a file or of a folder"}
+	}
+	o := op.Begin(w)
+	d.Log.Info("image export", "op", o.ID, "image", r.PathValue("image"), "to", path)
+	e, err := do(r.Context(), r.PathValue("image"), path, o.Report)
+	if err != nil {
+		d.fail(o, err)
+		return nil
+	}
+	o.Result(api.Result{Exported: exported(e, path, req.Folder != "")})
+	return nil
+}
+
+func exported(e catalog.Entry, path string, inFolder bool) *api.Exported {
+	if inFolder {
+		path = filepath.Join(path, e.URL)
+	}
+	return &api.Exported{File: path, Entry: api.CatalogEntry{
+		Name: e.Name, Type: e.Type, Detail: e.Detail, Kernel: e.Kernel, Arch: e.Arch, URL: e.URL, SHA256: e.SHA256, Size: e.Size,
+	}}
+}

@@ -1,0 +1,125 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+)
+
+// Embedded is the source of the catalog that is part of the program.
+const Embedded = "embedded"
+
+// Set is several catalogs. The embedded one comes first, so none can change
+// what its names mean; then those of Sources, in their order. The first that
+// has a name wins. A Set may be used by many at once.
+type Set struct {
+	// Sources are paths and addresses of catalogs.
+	Sources []string
+
+	mu   sync.Mutex
+	read map[string]reading
+}
+
+// reading is a catalog from elsewhere as it was lately.
+type reading struct {
+	entries []Entry
+	at      time.Time
+}
+
+// fresh is how long a catalog from elsewhere is not asked for again.
+const fresh = time.Minute
+
+// maxFile bounds a catalog's file.
+const maxFile = 4 << 20
+
+// readTimeout bounds the wait for one catalog.
+const readTimeout = 20 * time.Second
+
+// Listing is what one catalog has, or why it could not be read.
+type Listing struct {
+	Source  string
+	Entries []Entry
+	Err     error
+}
+
+// List reads all catalogs.
+func (s *Set) List(ctx context.Context) []Listing {
+	all := []Listing{{Source: Embedded, Entries: All()}}
+	for _, source := range s.Sources {
+		entries, err := s.entries(ctx, source)
+		all = append(all, Listing{Source: source, Entries: entries, Err: err})
+	}
+	return all
+}
+
+// Find gives the entry of a name, and whether there is one. Catalogs are asked
+// in their order, and no further than needed. A catalog that can't be read is an
+// error when none of the others has the name: it may be the one that does.
+func (s *Set) Find(ctx context.Context, name string) (Entry, bool, error) {
+	var errs []error
+	for _, source := range append([]string{Embedded}, s.Sources...) {
+		entries, err := s.entries(ctx, source)
+		errs = append(errs, err)
+		for _, e := range entries {
+			if e.Name == name {
+				return e, true, nil
+			}
+		}
+	}
+	return Entry{}, false, errors.Join(errs...)
+}
+
+func (s *Set) entries(ctx context.Context, source string) ([]Entry, error) {
+	if source == Embedded {
+		return All(), nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r, ok := s.read[source]; ok && time.Since(r.at) < fresh {
+		return r.entries, nil
+	}
+	entries, err := readSource(ctx, source)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the catalog %s: %w", source, err)
+	}
+	if s.read == nil {
+		s.read = map[string]reading{}
+	}
+	s.read[source] = reading{entries, time.Now()}
+	return entries, nil
+}
+
+func readSource(ctx context.Context, source string) ([]Entry, error) {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	r, err := Open(ctx, source)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	text, err := io.ReadAll(io.LimitReader(r, maxFile+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(text) > maxFile {
+		return nil, fmt.Errorf("it is larger than %d MiB", maxFile>>20)
+	}
+	f, err := Parse(text)
+	if err != nil {
+		return nil, err
+	}
+	for i := range f.Images {
+		e := &f.Images[i]
+		e.Catalog = source
+		if e.Type != TypeBundle {
+			continue
+		}
+		if e.URL, err = Resolve(source, e.URL); err != nil {
+			return nil, fmt.Errorf("its entry %q: %w", e.Name, err)
+		}
+	}
+	return f.Images, nil
+}

@@ -1,0 +1,51 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// serveFolder DIR serves a folder on loopback and puts the address into $URL.
+func serveFolder(ts *testscript.TestScript, neg bool, args []string) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	server := &http.Server{Handler: http.FileServer(http.Dir(ts.MkAbs(args[0])))}
+	go server.Serve(l)
+	ts.Defer(func() { server.Close() })
+	ts.Setenv("URL", "http://"+l.Addr().String())
+}
+
+// spoilBundles DIR turns a bit around in each bundle of a folder.
+func spoilBundles(ts *testscript.TestScript, neg bool, args []string) {
+	bundles, err := filepath.Glob(filepath.Join(ts.MkAbs(args[0]), "*.tar.zst"))
+	ts.Check(err)
+	if len(bundles) == 0 {
+		ts.Fatalf("there is no bundle in %s", args[0])
+	}
+	for _, path := range bundles {
+		data, err := os.ReadFile(path)
+		ts.Check(err)
+		data[len(data)/2] ^= 1
+		ts.Check(os.WriteFile(path, data, 0o644))
+	}
+}
+
+// emptyStore KERNEL gives the script a store of its own that has that kernel
+// and no image.
+func emptyStore(ts *testscript.TestScript, neg bool, args []string) {
+	dir := ts.MkAbs("store")
+	kernels := filepath.Join(dir, "banger", "kernels")
+	ts.Check(os.MkdirAll(kernels, 0o700))
+	out, err := exec.Command("cp", "-a", "--reflink=auto", filepath.Join(storeDir, "banger", "kernels", args[0]), kernels).CombinedOutput()
+	if err != nil {
+		ts.Fatalf("cannot copy the kernel: %v\n%s", err, out)
+	}
+	ts.Setenv("XDG_DATA_HOME", dir)
+}
