@@ -289,7 +289,7 @@ func (g *guest) watch(ctx context.Context) (context.Context, func()) {
 			case <-ticker.C:
 			}
 			if _, err := g.agent.Info(alive); err != nil {
-				dead(fmt.Errorf("the machine no longer answers: %w", err))
+				dead(fmt.Errorf("%w: %w", errDead, err))
 				return
 			}
 		}
