@@ -40,6 +40,9 @@ var measures = []measure{
 	{"forty boots", fortyBoots},
 	{"exec", execLatency},
 	{"throughput", throughput},
+	{"daemon", daemonCosts},
+	{"twenty", twentyAtOnce},
+	{"clock", clockDrift},
 }
 
 func main() {
