@@ -102,6 +102,7 @@ func run(t *testing.T, dir string) {
 			"interrupt":  interruptAt,
 			"killat":     killAt,
 			"agrees":     agrees,
+			"unplug":     unplug,
 			"sleepyhost": sleepyHost,
 			"clockjump":  clockJump,
 			"hostslept":  hostSlept,

@@ -46,7 +46,7 @@ var (
 // A guest tries by real tools what it must not: to reach the other guest, the
 // host and the metadata address, over IPv4 and IPv6, to be another, and to fill
 // the bridge's table. Then the rules are taken away, and the same tries succeed.
-func TestHostileGuest(t *testing.T) {
+func TestAttackFromAGuest(t *testing.T) {
 	p := newPerson(t)
 	p.banger("image", "register", "--name", "hostile", "--rootfs", filepath.Join(initsDir, "hostile.ext4"), "--kernel-ref", "generic-6.12")
 	bad, good := p.guest("bad"), p.guest("good")

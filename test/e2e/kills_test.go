@@ -176,3 +176,12 @@ func awaitTaps(ts *testscript.TestScript, want []string) {
 		}
 	}
 }
+
+// unplug VM takes the VM's network device away on the host.
+func unplug(ts *testscript.TestScript, neg bool, args []string) {
+	var v api.VM
+	ask(ts, &v, "vm", "show", args[0])
+	tap, err := netlink.LinkByName(tapOf(ts, v.Dir))
+	ts.Check(err)
+	ts.Check(netlink.LinkDel(tap))
+}
