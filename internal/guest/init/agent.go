@@ -38,7 +38,17 @@ func startAgent() (int, error) {
 	if err != nil {
 		return 0, cannot("start the agent", err)
 	}
+	prefer(pid)
 	return pid, cannot("keep the agent from being killed for its memory", writeFile("/proc/"+strconv.Itoa(pid)+"/oom_score_adj", "-1000"))
+}
+
+// prefer lets the agent's session have the processor before others: in a
+// guest's first second all of the image's init starts at once, and the command
+// that the guest was started for waits for the agent. What the agent starts has
+// sessions of its own, and so no preference. A kernel without CONFIG_SCHED_AUTOGROUP
+// schedules no sessions, and has no such file.
+func prefer(pid int) {
+	_ = writeFile("/proc/"+strconv.Itoa(pid)+"/autogroup", "-10")
 }
 
 func writeFile(path, text string) error {
