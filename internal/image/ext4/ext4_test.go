@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	"pgregory.net/rapid"
+
 	"github.com/banger-vm/banger/api"
 )
 
@@ -49,7 +51,7 @@ func smallTree(t *testing.T) string {
 }
 
 // e2fs runs a program of e2fsprogs on a filesystem.
-func e2fs(t testing.TB, program string, args ...string) string {
+func e2fs(t rapid.TB, program string, args ...string) string {
 	t.Helper()
 	mke2fs, err := (Mke2fs{}).find()
 	if err != nil {

@@ -304,8 +304,8 @@ func (w *Writer) charge(entries, bytes int64) error {
 	if w.entries+entries > w.options.MaxEntries {
 		return &LimitError{"entries", w.options.MaxEntries}
 	}
-	if w.metadata+bytes > maxMetadata {
-		return &LimitError{"bytes of metadata", maxMetadata}
+	if w.metadata+bytes > w.maxMetadata {
+		return &LimitError{"bytes of metadata", w.maxMetadata}
 	}
 	w.entries += entries
 	w.metadata += bytes

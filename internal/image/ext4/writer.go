@@ -17,9 +17,9 @@ const (
 	DefaultMaxEntries = 2_000_000
 )
 
-// maxMetadata bounds the memory that names, attributes and extents take. Two
-// million ordinary entries need less.
-const maxMetadata = 512 << 20
+// defaultMaxMetadata bounds the memory that names, attributes and extents take.
+// Two million ordinary entries need less.
+const defaultMaxMetadata = 512 << 20
 
 // largestMaxBytes is what MaxBytes can be at most: descriptors for more would
 // not fit in the blocks that a resize inode can reserve.
@@ -53,8 +53,9 @@ type Writer struct {
 	blocks  *blocks
 	root    *node
 
-	entries  int64 // names in directories
-	metadata int64 // bytes of memory, about
+	entries     int64 // names in directories
+	metadata    int64 // bytes of memory, about
+	maxMetadata int64
 }
 
 // Create begins a filesystem in the file at path, which must not exist.
@@ -67,7 +68,7 @@ func Create(path string, o WriterOptions) (*Writer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot begin a filesystem: %w", err)
 	}
-	w := &Writer{options: o, time: o.Time, blocks: newBlocks(file, o.MaxBytes)}
+	w := &Writer{options: o, time: o.Time, blocks: newBlocks(file, o.MaxBytes), maxMetadata: defaultMaxMetadata}
 	w.root = &node{children: map[string]*node{}, links: 1}
 	w.root.set(Attr{Mode: modeDirectory | 0o755, Mtime: o.Time})
 	return w, nil
