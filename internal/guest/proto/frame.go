@@ -70,6 +70,12 @@ var bounds = map[Type][2]int{
 	TypeTreeEnd:     {0, MaxEntry},
 	TypeResume:      {8, 8},
 	TypeTreeTaken:   {0, MaxEntry},
+
+	TypeSessionData: {DataHead, DataHead + MaxData},
+	TypeSessionLoss: {16, 16},
+	TypeSessionLive: {8, 8},
+	TypeSessionEnd:  {0, MaxJSON},
+	TypeAttach:      {0, MaxJSON},
 }
 
 // Frame is one frame as it was read.
@@ -124,7 +130,7 @@ func noEOF(err error) error {
 }
 
 // readBuffer holds one full data frame while the next one arrives.
-const readBuffer = 2 * (MaxData + HeaderLen)
+const readBuffer = 2 * (DataHead + MaxData + HeaderLen)
 
 // Reader reads frames with few system calls and one buffer. It is used by one
 // goroutine, and reads ahead.

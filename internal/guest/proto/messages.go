@@ -48,6 +48,11 @@ type ErrorKind string
 const (
 	ErrorBadRequest ErrorKind = "bad-request" // the request makes no sense to this agent
 	ErrorFailed     ErrorKind = "failed"      // the guest could not do it
+	ErrorNotFound   ErrorKind = "not-found"   // there is nothing of that name
+	ErrorExists     ErrorKind = "exists"      // the name is taken
+	ErrorWrongState ErrorKind = "wrong-state" // not in this state
+	ErrorNoProgram  ErrorKind = "no-program"  // as ExecNoProgram
+	ErrorCannotExec ErrorKind = "cannot-exec" // as ExecCannot and ExecNoDirectory
 )
 
 // Error is the agent's refusal.

@@ -10,6 +10,8 @@
 //	dial, ssh      raw bytes, both ways, no frames
 //	exec           exec frames, see below
 //	put, get       a tree of files, see package filetree
+//	session-attach session frames, see below
+//	session-wait   one SessionEnd, when the session has ended
 //
 // The connection that the guest dials to HelloPort carries the same Event
 // frames as watch, without request and reply.
@@ -25,6 +27,20 @@
 // StdinCredit frame adds to that. So Signal and Resize are never stuck behind
 // input that the command does not read, and the agent always sees a client go.
 // Command is a client's half, ready to use.
+//
+// # Sessions
+//
+// A session is a command that the agent keeps, with all that it prints, up to a
+// bound, on the guest's disk. An attached client gets SessionData frames, each
+// with the position of its first byte; SessionLoss where bytes are not kept any
+// more; SessionLive once, where what was before the attachment ends; StdinCredit
+// as in exec; and SessionEnd, with which the guest closes. It may send Stdin,
+// Resize and Signal frames; what is in one Stdin frame is not torn apart by the
+// input of others. A StdinEOF says that this client sends no more, and does not
+// end the session's input. A client that goes away ends nothing.
+//
+// Who attaches again says from where on, and under the same Client name learns
+// how much of its input has come: so neither direction loses or repeats a byte.
 package proto
 
 import "errors"

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -195,6 +196,11 @@ func FuzzFrame(f *testing.F) {
 	f.Add([]byte{})
 	f.Add([]byte{32, 255, 255, 255, 255, 0})
 	f.Add([]byte{34, 0, 0, 0, 4, 0xff, 0xff, 0xff, 0xff})
+	seed.Reset()
+	w.SessionData(proto.SessionData{Position: 1 << 63, Time: time.Unix(0, -1), Stream: proto.StreamStderr, Data: []byte("text")})
+	w.Uint64s(proto.TypeSessionLoss, 5, 3)
+	w.Uint64s(proto.TypeSessionLive, 1<<64-1)
+	f.Add(seed.Bytes())
 	f.Fuzz(func(t *testing.T, wire []byte) {
 		fast := proto.NewReader(bytes.NewReader(wire))
 		exact := bytes.NewReader(wire)
@@ -210,6 +216,7 @@ func FuzzFrame(f *testing.F) {
 			if got.Type != want.Type || !bytes.Equal(got.Payload, want.Payload) || len(got.Payload) > proto.MaxJSON {
 				t.Fatalf("%+v, %+v", got, want)
 			}
+			checkSession(t, got)
 			if got.Type == proto.TypeExit {
 				if n, err := got.Status(); err == nil && (n < 0 || n > proto.MaxStatus) {
 					t.Fatalf("status %d", n)
@@ -226,6 +233,7 @@ func FuzzHandshake(f *testing.F) {
 		proto.Reply{Error: &proto.Error{Kind: proto.ErrorFailed, Message: "\x1b[2J"}},
 		proto.Event{Kind: proto.EventHello, Hello: &proto.Hello{Init: proto.InitSystemd}},
 		proto.Config{Hostname: "x"}, proto.ExecError{Kind: proto.ExecNoProgram},
+		proto.Attach{Name: "planner", Client: "a", Tail: new(uint64)}, proto.Session{Name: "planner", Status: new(int)},
 	} {
 		seed, err := json.Marshal(v)
 		if err != nil {
@@ -238,6 +246,8 @@ func FuzzHandshake(f *testing.F) {
 			new(proto.Request), new(proto.Reply), new(proto.Event), new(proto.Config), new(proto.Exec),
 			new(proto.Dial), new(proto.Logs), new(proto.Shutdown), new(proto.SetTime), new(proto.ExecError), new(proto.Hello),
 			new(proto.Credential), new(proto.Put), new(proto.Get), new(proto.Entry), new(proto.Note),
+			new(proto.SessionSpec), new(proto.Session), new([]proto.Session), new(proto.Attach), new(proto.Attached),
+			new(proto.SessionInput), new(proto.SessionSignal), new(proto.SessionStop), new(proto.SessionRef),
 		} {
 			err := proto.Decode(text, v)
 			if err == nil {
@@ -248,4 +258,28 @@ func FuzzHandshake(f *testing.F) {
 			}
 		}
 	})
+}
+
+// checkSession reads a session's frame as its receiver does.
+func checkSession(t *testing.T, f proto.Frame) {
+	switch f.Type {
+	case proto.TypeSessionData:
+		d, err := f.SessionData()
+		if err != nil && !errors.Is(err, proto.ErrFrame) || len(d.Data) > proto.MaxData {
+			t.Fatalf("%+v, %v", d, err)
+		}
+		if err != nil {
+			return
+		}
+		var again bytes.Buffer
+		if err := proto.NewWriter(&again).SessionData(d); err != nil || !bytes.Equal(again.Bytes()[proto.HeaderLen:], f.Payload) {
+			t.Fatalf("%+v became %x, %v", d, again.Bytes(), err)
+		}
+	case proto.TypeSessionLoss:
+		if from, to, err := f.Loss(); err == nil && from > to {
+			t.Fatal(from, to)
+		}
+	case proto.TypeSessionLive:
+		f.Uint64()
+	}
 }
