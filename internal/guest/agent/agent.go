@@ -38,6 +38,7 @@ type Agent struct {
 	init    proto.InitKind
 	events  *history
 	groups  *cgroups
+	kept    *sessions
 
 	configuring sync.Mutex // one configure call at a time
 
@@ -58,6 +59,7 @@ func New(o Options) *Agent {
 	a := &Agent{root: o.Root, version: o.Version, kernel: o.Kernel, groups: &cgroups{dir: o.Cgroups}}
 	a.init = readInit(a.path(initFile))
 	a.events = newHistory(a.hello())
+	a.kept = &sessions{agent: a, dir: a.path(sessionsDir)}
 	return a
 }
 
@@ -125,6 +127,10 @@ func (a *Agent) serve(conn net.Conn, r proto.Request) {
 		a.serveGet(conn, r.Body)
 	case proto.OpShutdown:
 		a.serveShutdown(conn, r.Body)
+	case proto.OpSessionAttach:
+		a.kept.serveAttach(conn, r.Body)
+	case proto.OpSessionWait:
+		a.kept.serveWait(conn, r.Body)
 	default:
 		a.serveCall(conn, r)
 	}
@@ -162,6 +168,8 @@ func (a *Agent) call(r proto.Request) (any, error) {
 			return nil, err
 		}
 		return nil, a.setCredential(c)
+	case proto.OpSessionStart, proto.OpSessionList, proto.OpSessionSend, proto.OpSessionSignal, proto.OpSessionStop, proto.OpSessionDelete:
+		return a.kept.call(r)
 	}
 	return nil, badRequest("this agent (%s) does not know the operation %q", a.version, r.Op)
 }

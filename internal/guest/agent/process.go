@@ -25,6 +25,12 @@ const HangUpGrace = 10 * time.Second
 // itself wrote is read in any case.
 const outputGrace = 250 * time.Millisecond
 
+// The size of a terminal whose client has none.
+const (
+	standardRows = 24
+	standardCols = 80
+)
+
 // order is a command to start, with everything decided.
 type order struct {
 	argv     []string
@@ -32,6 +38,7 @@ type order struct {
 	env      []string
 	dir      string
 	terminal bool
+	noInput  bool // its standard input is /dev/null
 	rows     uint16
 	cols     uint16
 }
@@ -149,6 +156,14 @@ func (p *process) openFiles(o order) ([]*os.File, error) {
 	}
 	var theirs []*os.File
 	for i, ours := range []**os.File{&p.stdin, &p.stdout, &p.stderr} {
+		if i == 0 && o.noInput {
+			null, err := os.Open(os.DevNull)
+			if err != nil {
+				return nil, err
+			}
+			theirs = append(theirs, null)
+			continue
+		}
 		r, w, err := os.Pipe()
 		if err != nil {
 			return theirs, fmt.Errorf("cannot make a pipe: %w", err)
@@ -172,7 +187,7 @@ func (p *process) openTerminal(o order) ([]*os.File, error) {
 	p.outputs = []*output{{file: master}}
 	theirs := []*os.File{slave, slave, slave}
 	if o.rows == 0 || o.cols == 0 {
-		o.rows, o.cols = 24, 80
+		o.rows, o.cols = standardRows, standardCols
 	}
 	return theirs, p.resize(o.rows, o.cols)
 }

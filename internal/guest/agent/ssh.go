@@ -167,8 +167,8 @@ func serveDirect(c ssh.NewChannel) {
 	splice(channel, target)
 }
 
-// session is one SSH session channel: what it asked for, then what it runs.
-type session struct {
+// sshSession is one SSH session channel: what it asked for, then what it runs.
+type sshSession struct {
 	agent   *Agent
 	channel ssh.Channel
 	env     map[string]string
@@ -185,7 +185,7 @@ func (a *Agent) serveSession(c ssh.NewChannel) {
 	if err != nil {
 		return
 	}
-	s := &session{agent: a, channel: channel, env: map[string]string{}}
+	s := &sshSession{agent: a, channel: channel, env: map[string]string{}}
 	for r := range requests {
 		ok := s.request(r)
 		if r.WantReply {
@@ -201,7 +201,7 @@ func (a *Agent) serveSession(c ssh.NewChannel) {
 	}
 }
 
-func (s *session) request(r *ssh.Request) bool {
+func (s *sshSession) request(r *ssh.Request) bool {
 	switch r.Type {
 	case "env":
 		return s.setEnv(r.Payload)
@@ -226,7 +226,7 @@ func (s *session) request(r *ssh.Request) bool {
 // maxEnv bounds what a client may put into its environment.
 const maxEnv = 256
 
-func (s *session) setEnv(payload []byte) bool {
+func (s *sshSession) setEnv(payload []byte) bool {
 	var pair struct{ Name, Value string }
 	if ssh.Unmarshal(payload, &pair) != nil || !isEnvName(pair.Name) || strings.ContainsRune(pair.Value, 0) || len(s.env) >= maxEnv {
 		return false
@@ -235,7 +235,7 @@ func (s *session) setEnv(payload []byte) bool {
 	return true
 }
 
-func (s *session) setTerminal(payload []byte) bool {
+func (s *sshSession) setTerminal(payload []byte) bool {
 	var t struct {
 		Term          string
 		Cols, Rows    uint32
@@ -252,7 +252,7 @@ func (s *session) setTerminal(payload []byte) bool {
 	return true
 }
 
-func (s *session) resize(payload []byte) bool {
+func (s *sshSession) resize(payload []byte) bool {
 	var size struct{ Cols, Rows, Width, Height uint32 }
 	if ssh.Unmarshal(payload, &size) != nil || s.process == nil {
 		return false
@@ -267,7 +267,7 @@ var sshSignals = map[string]unix.Signal{
 	"TERM": unix.SIGTERM, "USR1": unix.SIGUSR1, "USR2": unix.SIGUSR2,
 }
 
-func (s *session) signal(payload []byte) bool {
+func (s *sshSession) signal(payload []byte) bool {
 	var name struct{ Text string }
 	if ssh.Unmarshal(payload, &name) != nil || s.process == nil {
 		return false
@@ -281,7 +281,7 @@ func (s *session) signal(payload []byte) bool {
 
 // run starts a login shell, or a command by the shell. A command that can't be
 // started is a session that ends with the status a shell would give it.
-func (s *session) run(command string) bool {
+func (s *sshSession) run(command string) bool {
 	if s.started {
 		return false
 	}
@@ -305,7 +305,7 @@ func (s *session) run(command string) bool {
 	return true
 }
 
-func (s *session) fail(err error) {
+func (s *sshSession) fail(err error) {
 	status := 126
 	var e *proto.ExecError
 	if errors.As(err, &e) {
@@ -316,7 +316,7 @@ func (s *session) fail(err error) {
 }
 
 // attend moves the process's input and output until it is over.
-func (s *session) attend(p *process) {
+func (s *sshSession) attend(p *process) {
 	defer p.closeFiles()
 	go func() {
 		_, err := io.Copy(p.stdin, s.channel)
@@ -340,14 +340,14 @@ func (s *session) attend(p *process) {
 
 // exit tells the client the status, and closes the channel. A client that is
 // gone needs neither.
-func (s *session) exit(status int) {
+func (s *sshSession) exit(status int) {
 	_ = s.channel.CloseWrite()
 	_, _ = s.channel.SendRequest("exit-status", false, ssh.Marshal(struct{ Status uint32 }{uint32(status)}))
 	_ = s.channel.Close()
 }
 
 // serveFiles serves the sftp subsystem, as root and over the whole guest.
-func (s *session) serveFiles() bool {
+func (s *sshSession) serveFiles() bool {
 	if s.started {
 		return false
 	}

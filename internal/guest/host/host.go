@@ -191,7 +191,9 @@ func readReply(conn net.Conn, body any) error {
 
 // checkError makes the guest's own error fit to be shown.
 func checkError(e proto.Error) error {
-	if e.Kind != proto.ErrorBadRequest {
+	switch e.Kind {
+	case proto.ErrorBadRequest, proto.ErrorNotFound, proto.ErrorExists, proto.ErrorWrongState, proto.ErrorNoProgram, proto.ErrorCannotExec:
+	default:
 		e.Kind = proto.ErrorFailed
 	}
 	e.Message = proto.Clean(e.Message, proto.MaxText)

@@ -33,6 +33,18 @@ var ErrClientGone = errors.New("the client went away before its command was over
 // the client that is not a well-formed exec frame. Memory use is one frame each
 // way, and a side that does not read slows the other down.
 func Relay(client, guest net.Conn) (Outcome, error) {
+	var outcome Outcome
+	err := relay(client, guest, func(f proto.Frame) (checked proto.Frame, over bool, err error) {
+		checked, outcome, err = checkExec(f)
+		return checked, outcome.Over, err
+	})
+	return outcome, err
+}
+
+// checker lets through what a guest may say, and tells when that was the last.
+type checker func(f proto.Frame) (checked proto.Frame, over bool, err error)
+
+func relay(client, guest net.Conn, check checker) error {
 	gone := make(chan struct{}) // closed when the client is
 	done := make(chan struct{})
 	go func() {
@@ -44,14 +56,14 @@ func Relay(client, guest net.Conn) (Outcome, error) {
 		// However this ends, the agent must see that nobody is there any more.
 		guest.Close()
 	}()
-	outcome, err := relayGuest(client, guest)
+	err := relayGuest(client, guest, check)
 	if err != nil && isClosed(gone) {
 		err = ErrClientGone
 	}
 	client.Close()
 	guest.Close()
 	<-done
-	return outcome, err
+	return err
 }
 
 // errGuestLost says that the guest's connection takes no more.
@@ -118,23 +130,23 @@ func isClosed(c <-chan struct{}) bool {
 	}
 }
 
-func relayGuest(client io.Writer, guest io.Reader) (Outcome, error) {
+func relayGuest(client io.Writer, guest io.Reader, check checker) error {
 	frames := proto.NewReader(guest)
 	out := proto.NewWriter(client)
 	for {
 		f, err := frames.Next()
 		if err != nil {
-			return Outcome{}, fmt.Errorf("the connection to the guest ended before the command did: %w", noEOF(err))
+			return fmt.Errorf("the connection to the guest ended before the command did: %w", noEOF(err))
 		}
-		checked, outcome, err := checkExec(f)
+		checked, over, err := check(f)
 		if err != nil {
-			return Outcome{}, err
+			return err
 		}
 		if err := out.Frame(checked.Type, checked.Payload); err != nil {
-			return outcome, ErrClientGone
+			return ErrClientGone
 		}
-		if outcome.Over {
-			return outcome, nil
+		if over {
+			return nil
 		}
 	}
 }

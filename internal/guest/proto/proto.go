@@ -34,7 +34,7 @@
 // bound, on the guest's disk. An attached client gets SessionData frames, each
 // with the position of its first byte; SessionLoss where bytes are not kept any
 // more; SessionLive once, where what was before the attachment ends; StdinCredit
-// as in exec; and SessionEnd, with which the guest closes. It may send Stdin,
+// as in exec; and at last SessionEnd, with which the guest closes. It may send Stdin,
 // Resize and Signal frames; what is in one Stdin frame is not torn apart by the
 // input of others. A StdinEOF says that this client sends no more, and does not
 // end the session's input. A client that goes away ends nothing.

@@ -24,7 +24,7 @@ const (
 	TypeSessionData Type = 64 // position u64, time i64 (nanoseconds since 1970), stream, then bytes; all big-endian
 	TypeSessionLoss Type = 65 // from u64, to u64: these bytes are not kept any more
 	TypeSessionLive Type = 66 // position u64: all before it is from before the attachment
-	TypeSessionEnd  Type = 67 // JSON of Session
+	TypeSessionEnd  Type = 67 // JSON of Session: nothing more comes
 	TypeAttach      Type = 68 // JSON of Attach: what a client of a session's own socket begins with
 )
 
@@ -78,7 +78,7 @@ const (
 // Session is what is known of one session.
 type Session struct {
 	Name     string       `json:"name"`
-	Argv     []string     `json:"argv"`
+	Argv     []string     `json:"argv"` // to be shown: a long one is cut
 	Cwd      string       `json:"cwd,omitempty"`
 	Stdin    StdinMode    `json:"stdin"`
 	State    SessionState `json:"state"`
@@ -109,7 +109,7 @@ type Attach struct {
 	// Stream is the one that is wanted, StreamStdout or StreamStderr; 0 is both.
 	Stream byte      `json:"stream,omitempty"`
 	Since  time.Time `json:"since,omitzero"` // nothing that is older
-	// Past stops where a follower would wait.
+	// Past stops where what is before the attachment ends.
 	Past bool `json:"past,omitempty"`
 	// Ended accepts a session that has ended, too.
 	Ended bool `json:"ended,omitempty"`
