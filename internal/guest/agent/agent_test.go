@@ -95,10 +95,17 @@ func startWith(t testing.TB, init proto.InitKind, groups string) guest {
 	}
 	t.Cleanup(func() { l.Close() })
 	go a.Serve(l)
+	g := guestAt(a, root, socket)
+	g.kernel = kernel
+	return g
+}
+
+// guestAt is the host's way to an agent that listens on a socket.
+func guestAt(a *agent.Agent, root, socket string) guest {
 	dial := func(ctx context.Context, _ uint32) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}
-	return guest{host.New(dial), a, kernel, root, dial}
+	return guest{Agent: host.New(dial), agent: a, root: root, dial: dial}
 }
 
 func write(t testing.TB, path, text string) {

@@ -243,6 +243,21 @@ func (s *session) hasSize(rows, cols uint16) bool {
 	return s.rows == rows && s.cols == cols
 }
 
+// awaitOutput waits until there is output after a position, the end, or limit.
+func (s *session) awaitOutput(position uint64, limit time.Duration) {
+	late := false
+	timer := time.AfterFunc(limit, func() { s.change(func() { late = true }) })
+	defer timer.Stop()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for !late && !s.over {
+		if _, end := s.log.Range(); end > position {
+			return
+		}
+		s.changed.Wait()
+	}
+}
+
 // serveWait answers when the session has ended.
 func (k *sessions) serveWait(conn net.Conn, body json.RawMessage) {
 	var ref proto.SessionRef

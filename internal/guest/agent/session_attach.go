@@ -16,9 +16,14 @@ import (
 // errInputEnded says that the session's input was closed by request.
 var errInputEnded = errors.New("the input was closed")
 
-// repaintPause is how long a terminal has another size than its new client's,
-// so that a program which paints only when the size changes paints anew.
-const repaintPause = 100 * time.Millisecond
+// A terminal has for a moment another size than its new client's, so that a
+// program which paints only when the size changes paints anew: repaintPause at
+// least, and then until it has printed something, but no longer than
+// repaintLimit.
+const (
+	repaintPause = 100 * time.Millisecond
+	repaintLimit = time.Second
+)
 
 // attachment is one client that follows a session. It reads the log at its own
 // pace: one that stops reading holds up nobody, and misses what the log gives
@@ -256,8 +261,10 @@ func (at *attachment) repaint() {
 		at.s.resize(rows, cols)
 		return
 	}
+	_, printed := at.s.log.Range()
 	at.s.resize(rows-1, cols)
 	time.AfterFunc(repaintPause, func() {
+		at.s.awaitOutput(printed, repaintLimit)
 		if at.s.hasSize(rows-1, cols) { // no other size has come meanwhile
 			at.s.resize(rows, cols)
 		}

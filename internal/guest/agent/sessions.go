@@ -13,7 +13,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/banger-vm/banger/internal/atomicfile"
 	"github.com/banger-vm/banger/internal/guest/proto"
 )
 
@@ -231,7 +230,7 @@ func (r record) write(dir string) error {
 	if err != nil {
 		return err
 	}
-	return atomicfile.Write(recordPath(dir), text, 0o600)
+	return putFile(recordPath(dir), text, 0o600)
 }
 
 // readSession reads a session of an earlier life: whatever it did, it does no

@@ -46,7 +46,11 @@ type Output struct {
 func OpenAttachment(ctx context.Context, want Attach, connect Connect) (*Attachment, error) {
 	a := &Attachment{connect: connect, ctx: ctx, want: want}
 	a.more = sync.NewCond(&a.mu)
-	return a, a.open()
+	if err := a.open(); err != nil {
+		return nil, err
+	}
+	context.AfterFunc(ctx, func() { a.Close() })
+	return a, nil
 }
 
 // Session is the session as it was when it was last told: after Next's io.EOF,
@@ -55,7 +59,10 @@ func (a *Attachment) Session() Session { return a.session }
 
 // open connects, and sends what has not come yet of the input.
 func (a *Attachment) open() error {
-	conn, answer, err := a.connect(a.ctx, a.want)
+	a.mu.Lock()
+	want := a.want
+	a.mu.Unlock()
+	conn, answer, err := a.connect(a.ctx, want)
 	if err != nil {
 		return err
 	}
@@ -205,11 +212,12 @@ func (a *Attachment) send(p []byte) {
 }
 
 // Resize tells the session's terminal the size of this client's.
-func (a *Attachment) Resize(rows, cols uint16) error {
+func (a *Attachment) Resize(rows, cols uint16) {
 	a.mu.Lock()
+	a.want.Rows, a.want.Cols = rows, cols
 	out := a.out
 	a.mu.Unlock()
-	return out.Resize(rows, cols)
+	_ = out.Resize(rows, cols) // over a new connection it is told anyway
 }
 
 // Signal sends a signal to the command's process group, under a terminal to the
