@@ -32,6 +32,7 @@ import (
 	"github.com/banger-vm/banger/internal/keeper"
 	"github.com/banger-vm/banger/internal/kernel"
 	"github.com/banger-vm/banger/internal/network"
+	"github.com/banger-vm/banger/internal/session"
 	"github.com/banger-vm/banger/internal/sshkey"
 	"github.com/banger-vm/banger/internal/vm"
 	"github.com/banger-vm/banger/internal/vmm"
@@ -128,6 +129,8 @@ func run(ctx context.Context) error {
 	if err := vms.Reconcile(ctx); err != nil {
 		return err
 	}
+	sessions := session.New(vms, filepath.Join(paths.Runtime, "session"), log)
+	sessions.Recover()
 	looks := doctor.Options{
 		Config: cfg, Companions: companions, UIDBase: vm.UIDBase,
 		Network:     func() []api.Finding { return network.Findings(pool) },
@@ -142,7 +145,7 @@ func run(ctx context.Context) error {
 	defer clock.Close()
 	vms.FollowClock(clock)
 	server := &daemon.Daemon{
-		VMs: vms, Images: images, Kernels: kernels,
+		VMs: vms, Images: images, Kernels: kernels, Sessions: sessions,
 		Doctor:    func(ctx context.Context) api.Doctor { return doctor.Run(ctx, looks) },
 		DoctorFix: func(ctx context.Context) api.DoctorFix { return doctor.Fix(ctx, looks) },
 		SSHKey:    key.Path, Socket: paths.Socket(), LogPath: paths.Log(), Log: log,
@@ -150,6 +153,7 @@ func run(ctx context.Context) error {
 	client.TellReady(nil)
 	log.Info("listening", "version", api.Version, "socket", paths.Socket())
 	err = server.Serve(ctx, listener)
+	sessions.Close()
 	closing, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	return errors.Join(err, vms.Close(closing))

@@ -59,6 +59,7 @@ func (d *Daemon) endSession(id string) {
 	if _, err := d.VMs.Show(id); err != nil {
 		return // the client deleted it
 	}
+	defer d.Sessions.Sweep()
 	if _, err := d.VMs.Delete(context.Background(), id, progress.Discard); err != nil {
 		d.Log.Error("cannot delete the VM of a session that is over", "vm", id, "error", err)
 	}
@@ -116,6 +117,7 @@ func (d *Daemon) postRestart(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (d *Daemon) postDelete(w http.ResponseWriter, r *http.Request) error {
+	defer d.Sessions.Sweep()
 	d.change(w, r, "delete", func(o *op.Op) (api.VM, error) {
 		return d.VMs.Delete(r.Context(), r.PathValue("vm"), o.Report)
 	})
@@ -124,6 +126,7 @@ func (d *Daemon) postDelete(w http.ResponseWriter, r *http.Request) error {
 
 func (d *Daemon) postPrune(w http.ResponseWriter, r *http.Request) error {
 	o := op.Begin(w)
+	defer d.Sessions.Sweep()
 	pruned, err := d.VMs.Prune(r.Context(), o.Report)
 	if err != nil {
 		d.fail(o, err)

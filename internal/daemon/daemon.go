@@ -18,6 +18,7 @@ import (
 	"github.com/banger-vm/banger/internal/image/catalog"
 	"github.com/banger-vm/banger/internal/kernel"
 	"github.com/banger-vm/banger/internal/progress"
+	"github.com/banger-vm/banger/internal/session"
 	"github.com/banger-vm/banger/internal/vm"
 )
 
@@ -45,6 +46,7 @@ type Daemon struct {
 	VMs       *vm.Manager
 	Images    Images
 	Kernels   Kernels
+	Sessions  *session.Host
 	Doctor    func(context.Context) api.Doctor
 	DoctorFix func(context.Context) api.DoctorFix
 	SSHKey    string // path of the private key that opens the guests

@@ -41,6 +41,16 @@ var routes = []struct {
 	{"POST /v1/vms/{vm}/credentials", (*Daemon).postCredentials},
 	{"POST /v1/prune", (*Daemon).postPrune},
 
+	{"GET /v1/vms/{vm}/sessions", (*Daemon).getSessions},
+	{"POST /v1/vms/{vm}/sessions", (*Daemon).postSessions},
+	{"GET /v1/vms/{vm}/sessions/{session}", (*Daemon).getSession},
+	{"DELETE /v1/vms/{vm}/sessions/{session}", (*Daemon).deleteSession},
+	{"POST /v1/vms/{vm}/sessions/{session}/attach", (*Daemon).postSessionAttach},
+	{"POST /v1/vms/{vm}/sessions/{session}/send", (*Daemon).postSessionSend},
+	{"POST /v1/vms/{vm}/sessions/{session}/stop", (*Daemon).postSessionStop},
+	{"POST /v1/vms/{vm}/sessions/{session}/signal", (*Daemon).postSessionSignal},
+	{"POST /v1/vms/{vm}/sessions/{session}/wait", (*Daemon).postSessionWait},
+
 	{"GET /v1/images", (*Daemon).getImages},
 	{"POST /v1/images", (*Daemon).postImages},
 	{"POST /v1/images/pull", (*Daemon).postPull},

@@ -206,6 +206,3 @@ func (f Frame) Loss() (from, to uint64, err error) {
 	}
 	return from, to, nil
 }
-
-// Uint64 reads the payload of a frame of one long number.
-func (f Frame) Uint64() uint64 { return binary.BigEndian.Uint64(f.Payload) }
