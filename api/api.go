@@ -182,6 +182,10 @@ type Image struct {
 	Managed bool      `json:"managed"`         // its file goes when it is deleted
 	Created time.Time `json:"created,omitzero"`
 	Detail  string    `json:"detail,omitempty"`
+
+	Reference string `json:"reference,omitempty"` // of a container image: where it was pulled from
+	Digest    string `json:"digest,omitempty"`    // "sha256:…"
+	Platform  string `json:"platform,omitempty"`  // "linux/amd64"
 }
 
 // RegisterImage names an existing ext4 file as an image (POST /v1/images).

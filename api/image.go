@@ -1,9 +1,16 @@
 package api
 
-// PullImage gets an image that a catalog has (POST /v1/images/pull), with the
-// kernel that it wants.
+// PullImage gets an image (POST /v1/images/pull), with the kernel that it
+// wants: one that a catalog has, by Name; or, with Reference or Archive, a
+// container image, which is then called Name, or after its reference.
 type PullImage struct {
-	Name string `json:"name"`
+	Name      string `json:"name,omitempty"`
+	Reference string `json:"reference,omitempty"`  // like docker.io/library/alpine:3.20
+	Archive   string `json:"archive,omitempty"`    // absolute path of what `docker save` wrote, or of an OCI layout in a tar file
+	Kernel    string `json:"kernel_ref,omitempty"` // what it starts with unless told otherwise
+	Platform  string `json:"platform,omitempty"`   // like linux/arm64; the host's without it
+	PlainHTTP bool   `json:"plain_http,omitempty"` // the registry may be asked without TLS
+	MaxMiB    int64  `json:"max_mib,omitempty"`    // what it may unpack to
 }
 
 // Catalog is what one catalog of images has (GET /v1/catalogs). Entries are the

@@ -51,8 +51,12 @@ func (d *Daemon) postPull(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	o := op.Begin(w)
-	d.Log.Info("image pull", "op", o.ID, "image", req.Name)
-	i, err := d.pull(r.Context(), req.Name, o.Report)
+	d.Log.Info("image pull", "op", o.ID, "image", req.Name, "reference", req.Reference, "archive", req.Archive)
+	pull := d.pull
+	if req.Reference != "" || req.Archive != "" {
+		pull = d.pullContainer
+	}
+	i, err := pull(r.Context(), req, o.Report)
 	if err != nil {
 		d.fail(o, err)
 		return nil
@@ -62,23 +66,51 @@ func (d *Daemon) postPull(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-func (d *Daemon) pull(ctx context.Context, name string, report progress.Func) (image.Image, error) {
-	wanted, err := d.Images.Get(ctx, name)
+// pull gets an image of a catalog.
+func (d *Daemon) pull(ctx context.Context, req api.PullImage, report progress.Func) (image.Image, error) {
+	if req.Kernel != "" || req.Platform != "" || req.PlainHTTP || req.MaxMiB != 0 {
+		return image.Image{}, &api.Error{
+			Kind:    api.KindBadRequest,
+			Message: fmt.Sprintf("%q is an image of a catalog: the catalog says what its kernel and its platform are", req.Name),
+			Hint:    "an image of a registry is written like docker.io/library/alpine:3.20",
+		}
+	}
+	wanted, err := d.Images.Get(ctx, req.Name)
 	if err != nil {
 		return image.Image{}, err
 	}
 	if err := d.checkKernel(wanted); err != nil {
 		return image.Image{}, err
 	}
-	pulled, err := d.Images.Ensure(ctx, name, report)
-	if err != nil || pulled.Kernel == "" {
+	pulled, err := d.Images.Ensure(ctx, req.Name, report)
+	if err != nil {
 		return pulled, err
+	}
+	return d.withKernel(ctx, pulled, report)
+}
+
+// pullContainer gets a container image.
+func (d *Daemon) pullContainer(ctx context.Context, req api.PullImage, report progress.Func) (image.Image, error) {
+	if err := d.checkKernel(image.Image{Name: req.Name, Kernel: req.Kernel}); err != nil {
+		return image.Image{}, err
+	}
+	pulled, err := d.Images.Pull(ctx, req, report)
+	if err != nil {
+		return pulled, err
+	}
+	return d.withKernel(ctx, pulled, report)
+}
+
+// withKernel gets the kernel that an image wants.
+func (d *Daemon) withKernel(ctx context.Context, pulled image.Image, report progress.Func) (image.Image, error) {
+	if pulled.Kernel == "" {
+		return pulled, nil
 	}
 	if err := d.checkKernel(pulled); err != nil {
 		return image.Image{}, err
 	}
 	if _, err := d.Kernels.Ensure(ctx, pulled.Kernel, report); err != nil {
-		return image.Image{}, fmt.Errorf("image %s is here, its kernel %s is not: %w", name, pulled.Kernel, err)
+		return image.Image{}, fmt.Errorf("image %s is here, its kernel %s is not: %w", pulled.Name, pulled.Kernel, err)
 	}
 	return pulled, nil
 }

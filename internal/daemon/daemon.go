@@ -27,6 +27,7 @@ type Images interface {
 	List() ([]image.Image, error)
 	Get(ctx context.Context, name string) (image.Image, error)
 	Ensure(ctx context.Context, name string, report progress.Func) (image.Image, error)
+	Pull(ctx context.Context, req api.PullImage, report progress.Func) (image.Image, error)
 	Listings(ctx context.Context) []catalog.Listing
 	Export(ctx context.Context, name, file string, report progress.Func) (catalog.Entry, error)
 	Publish(ctx context.Context, name, folder string, report progress.Func) (catalog.Entry, error)

@@ -17,6 +17,7 @@ import (
 	"github.com/banger-vm/banger/internal/debian"
 	"github.com/banger-vm/banger/internal/image/catalog"
 	"github.com/banger-vm/banger/internal/image/ext4"
+	"github.com/banger-vm/banger/internal/image/oci"
 	"github.com/banger-vm/banger/internal/progress"
 )
 
@@ -33,11 +34,15 @@ const (
 )
 
 // Ensure gives an image, building or fetching it first when only a catalog has
-// it. Two calls at once, of one process or of two, share the work. What fails
+// it, or pulling it when the name is a reference to a registry. Two calls at
+// once, of one process or of two, share the work. What fails
 // leaves nothing but its downloads; what one leaves that is killed, the next
 // removes. Errors carry an *api.Error: not-found, no-space, unreachable,
 // untrusted or host.
 func (s *Store) Ensure(ctx context.Context, name string, report progress.Func) (Image, error) {
+	if oci.IsReference(name) {
+		return s.pullOnce(ctx, name, report)
+	}
 	image, err := s.local(name)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return image, err
@@ -63,14 +68,17 @@ func (s *Store) Ensure(ctx context.Context, name string, report progress.Func) (
 
 // make gets the image of a catalog's entry in the way that its type names.
 func (s *Store) make(ctx context.Context, entry catalog.Entry, lock *os.File, report progress.Func) error {
-	if entry.Type == catalog.TypeBundle {
-		if err := s.fetch(ctx, entry, report); err != nil {
-			return fmt.Errorf("cannot get image %s: %w", entry.Name, err)
-		}
-		return nil
+	var err error
+	switch entry.Type {
+	case catalog.TypeBundle:
+		err = s.fetch(ctx, entry, report)
+	case catalog.TypeOCI:
+		err = s.pullEntry(ctx, entry, report)
+	default:
+		err = s.build(ctx, entry, lock, report)
 	}
-	if err := s.build(ctx, entry, lock, report); err != nil {
-		return fmt.Errorf("cannot build image %s: %w", entry.Name, err)
+	if err != nil {
+		return fmt.Errorf("cannot get image %s: %w", entry.Name, err)
 	}
 	return nil
 }

@@ -31,6 +31,7 @@ import (
 const (
 	SourceCatalog    = "catalog" // built here
 	SourceBundle     = "bundle"
+	SourceOCI        = "oci" // a container image
 	SourceRegistered = "registered"
 )
 
@@ -100,6 +101,11 @@ type Image struct {
 	Created time.Time
 	Detail  string // one line for a person
 	Config  Config // what a container runtime would run in it
+
+	// Of a container image.
+	Reference string // where it was pulled from; may be empty
+	Digest    string // "sha256:…"
+	Platform  string // "linux/amd64"
 }
 
 // Config is what an OCI image says about running it: the fields of the same
@@ -118,6 +124,7 @@ func (i Image) API() api.Image {
 	return api.Image{
 		Name: i.Name, Source: i.Source, Rootfs: i.Rootfs, Kernel: i.Kernel, Size: i.Size, Used: i.Used,
 		Local: i.Local, Managed: i.Managed, Created: i.Created, Detail: i.Detail,
+		Reference: i.Reference, Digest: i.Digest, Platform: i.Platform,
 	}
 }
 
@@ -132,7 +139,12 @@ type record struct {
 	Detail   string          `json:"detail,omitempty"`
 	Archives []debian.Source `json:"archives,omitempty"` // what it was built from
 	Config   Config          `json:"config,omitzero"`
-	File     *stamp          `json:"file,omitempty"` // the file of a registered one as it was then
+
+	Reference string `json:"reference,omitempty"` // of a container image
+	Digest    string `json:"digest,omitempty"`
+	Platform  string `json:"platform,omitempty"`
+
+	File *stamp `json:"file,omitempty"` // the file of a registered one as it was then
 }
 
 // Get gives an image that is local or in a catalog. Errors carry an
@@ -233,6 +245,7 @@ func (s *Store) local(name string) (Image, error) {
 	image := Image{
 		Name: name, Source: r.Source, Rootfs: r.Rootfs, Kernel: r.Kernel, MaxDisk: r.MaxDisk,
 		Local: true, Created: r.Created, Detail: r.Detail, Config: r.Config,
+		Reference: r.Reference, Digest: r.Digest, Platform: r.Platform,
 	}
 	if r.Source != SourceRegistered {
 		image.Managed = true

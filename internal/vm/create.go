@@ -70,6 +70,7 @@ func (m *Manager) Create(ctx context.Context, req api.CreateRequest, report prog
 	defer end()
 	err = s.do(ctx, "create.image", func() error {
 		base, err = m.Images.Ensure(ctx, spec.Image, report)
+		spec.Image = base.Name // a reference to a registry has become an image
 		return err
 	})
 	if err != nil {
