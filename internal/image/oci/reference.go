@@ -14,9 +14,12 @@ import (
 // Reference names an image in a registry.
 type Reference struct{ parsed name.Reference }
 
-// IsReference tells a reference from the name of an image in the store: it has
-// a repository's slash, a tag's colon or a digest's at sign.
-func IsReference(s string) bool { return strings.ContainsAny(s, "/:@") }
+// IsReference tells a reference from the name of an image in the store, and
+// from a path: it begins with a host or a repository, and has a repository's
+// slash, a tag's colon or a digest's at sign.
+func IsReference(s string) bool {
+	return strings.ContainsAny(s, "/:@") && !strings.ContainsAny(s[:1], "./~-_:@")
+}
 
 // Parse reads a reference as docker does: without a registry it is of
 // docker.io, without a tag it is latest. Errors carry an *api.Error of kind
