@@ -91,8 +91,8 @@ soak: test-setup ## every step and every death, and SOAK lives of a VM in a row,
 vuln: ## known vulnerabilities in what banger is built from; needs the internet
 	$(GO) tool -modfile=tools/go.mod govulncheck ./...
 
-FUZZTIME ?= 30s
-fuzz: ## every fuzz target for FUZZTIME
+FUZZTIME ?= 1000000x
+fuzz: ## every fuzz target there is, a million executions each; FUZZTIME=30s for less
 	@grep -rl --include=*_test.go '^func Fuzz' . | while read -r file; do \
 		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$$file"); do \
 			echo "$$target in $$(dirname "$$file")"; \
