@@ -125,9 +125,10 @@ type VM struct {
 	Created   time.Time `json:"created"`
 	Started   time.Time `json:"started,omitzero"`
 	VMM       *VMM      `json:"vmm,omitempty"`
-	Starts    []Step    `json:"last_start,omitempty"` // the steps of the last start
-	Warning   string    `json:"warning,omitempty"`    // what was told before the last start
-	Dir       string    `json:"dir"`                  // its directory on the host
+	Starts    []Step    `json:"last_start,omitempty"`           // the steps of the last start
+	StartedBy string    `json:"last_start_operation,omitempty"` // id of the operation that started it last
+	Warning   string    `json:"warning,omitempty"`              // what was told before the last start
+	Dir       string    `json:"dir"`                            // its directory on the host
 }
 
 // VMM is the program a running VM runs on.
@@ -141,6 +142,14 @@ type VMM struct {
 type Step struct {
 	Name string        `json:"name"`
 	Took time.Duration `json:"took_ns"`
+}
+
+// Operation is the course of a long operation. Its ID is in the daemon's log,
+// in its events and, of a start, in what is shown of the VM.
+type Operation struct {
+	ID    string        `json:"id"`
+	Took  time.Duration `json:"took_ns"`
+	Steps []Step        `json:"steps,omitempty"`
 }
 
 // Event is one line of a long operation's answer. Exactly one of the fields
@@ -164,6 +173,8 @@ type StepEvent struct {
 
 // Result ends a long operation that went well.
 type Result struct {
+	Operation *Operation `json:"operation,omitempty"`
+
 	VM       *VM       `json:"vm,omitempty"`
 	Image    *Image    `json:"image,omitempty"`
 	Exported *Exported `json:"exported,omitempty"`

@@ -97,11 +97,22 @@ func vmTable(vm api.VM) *ui.Table {
 	if vm.VMM != nil {
 		table.Row("vmm", vm.VMM.Binary+" "+vm.VMM.Version+", process "+strconv.Itoa(vm.VMM.PID))
 	}
+	if vm.StartedBy != "" {
+		table.Row("last start", "operation "+vm.StartedBy+", "+total(vm.Starts).Round(time.Millisecond).String())
+	}
 	for _, step := range vm.Starts {
 		table.Row("last start: "+strings.TrimPrefix(step.Name, "start."), step.Took.Round(time.Millisecond).String())
 	}
 	table.Row("directory", vm.Dir)
 	return table
+}
+
+func total(steps []api.Step) time.Duration {
+	var sum time.Duration
+	for _, step := range steps {
+		sum += step.Took
+	}
+	return sum
 }
 
 func moment(t time.Time) string {

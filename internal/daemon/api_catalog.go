@@ -50,13 +50,13 @@ func (d *Daemon) postPull(w http.ResponseWriter, r *http.Request) error {
 	if err := read(w, r, &req); err != nil {
 		return err
 	}
-	o := op.Begin(w)
-	d.Log.Info("image pull", "op", o.ID, "image", req.Name, "reference", req.Reference, "archive", req.Archive)
+	ctx, o := op.Begin(r.Context(), w, d.Log)
+	o.Log.Info("image pull", "image", req.Name, "reference", req.Reference, "archive", req.Archive)
 	pull := d.pull
 	if req.Reference != "" || req.Archive != "" {
 		pull = d.pullContainer
 	}
-	i, err := pull(r.Context(), req, o.Report)
+	i, err := pull(ctx, req, o.Report)
 	if err != nil {
 		d.fail(o, err)
 		return nil
@@ -144,9 +144,9 @@ func (d *Daemon) postExport(w http.ResponseWriter, r *http.Request) error {
 	if !filepath.IsAbs(path) || req.File != "" && req.Folder != "" {
 		return &api.Error{Kind: api.KindBadRequest, Message: "an export needs one absolute path, of a file or of a folder"}
 	}
-	o := op.Begin(w)
-	d.Log.Info("image export", "op", o.ID, "image", r.PathValue("image"), "to", path)
-	e, err := do(r.Context(), r.PathValue("image"), path, o.Report)
+	ctx, o := op.Begin(r.Context(), w, d.Log)
+	o.Log.Info("image export", "image", r.PathValue("image"), "to", path)
+	e, err := do(ctx, r.PathValue("image"), path, o.Report)
 	if err != nil {
 		d.fail(o, err)
 		return nil

@@ -35,9 +35,9 @@ func (d *Daemon) postVMs(w http.ResponseWriter, r *http.Request) error {
 	if err := read(w, r, &req); err != nil {
 		return err
 	}
-	o := op.Begin(w)
-	d.Log.Info("vm create", "op", o.ID, "name", req.Name)
-	v, err := d.VMs.Run(r.Context(), req, o.Report)
+	ctx, o := op.Begin(r.Context(), w, d.Log)
+	o.Log.Info("vm create", "name", req.Name)
+	v, err := d.VMs.Run(ctx, req, o.Report)
 	if err != nil {
 		d.fail(o, err)
 		return nil
@@ -66,16 +66,14 @@ func (d *Daemon) endSession(id string) {
 }
 
 func (d *Daemon) fail(o *op.Op, err error) {
-	told := kindOf(err)
-	d.Log.Warn("failed", "op", o.ID, "kind", told.Kind, "error", told.Message)
-	o.Fail(told)
+	o.Fail(kindOf(err))
 }
 
 // change runs an operation that ends with a VM.
-func (d *Daemon) change(w http.ResponseWriter, r *http.Request, what string, do func(o *op.Op) (api.VM, error)) {
-	o := op.Begin(w)
-	d.Log.Info("vm "+what, "op", o.ID, "vm", r.PathValue("vm"))
-	v, err := do(o)
+func (d *Daemon) change(w http.ResponseWriter, r *http.Request, what string, do func(ctx context.Context, o *op.Op) (api.VM, error)) {
+	ctx, o := op.Begin(r.Context(), w, d.Log)
+	o.Log.Info("vm "+what, "vm", r.PathValue("vm"))
+	v, err := do(ctx, o)
 	if err != nil {
 		d.fail(o, err)
 		return
@@ -88,8 +86,8 @@ func (d *Daemon) postStart(w http.ResponseWriter, r *http.Request) error {
 	if err := read(w, r, &req); err != nil {
 		return err
 	}
-	d.change(w, r, "start", func(o *op.Op) (api.VM, error) {
-		return d.VMs.Start(r.Context(), r.PathValue("vm"), req.Wait, o.Report)
+	d.change(w, r, "start", func(ctx context.Context, o *op.Op) (api.VM, error) {
+		return d.VMs.Start(ctx, r.PathValue("vm"), req.Wait, o.Report)
 	})
 	return nil
 }
@@ -99,8 +97,8 @@ func (d *Daemon) postStop(w http.ResponseWriter, r *http.Request) error {
 	if err := read(w, r, &req); err != nil {
 		return err
 	}
-	d.change(w, r, "stop", func(o *op.Op) (api.VM, error) {
-		return d.VMs.Stop(r.Context(), r.PathValue("vm"), req, o.Report)
+	d.change(w, r, "stop", func(ctx context.Context, o *op.Op) (api.VM, error) {
+		return d.VMs.Stop(ctx, r.PathValue("vm"), req, o.Report)
 	})
 	return nil
 }
@@ -110,24 +108,25 @@ func (d *Daemon) postRestart(w http.ResponseWriter, r *http.Request) error {
 	if err := read(w, r, &req); err != nil {
 		return err
 	}
-	d.change(w, r, "restart", func(o *op.Op) (api.VM, error) {
-		return d.VMs.Restart(r.Context(), r.PathValue("vm"), req.Wait, o.Report)
+	d.change(w, r, "restart", func(ctx context.Context, o *op.Op) (api.VM, error) {
+		return d.VMs.Restart(ctx, r.PathValue("vm"), req.Wait, o.Report)
 	})
 	return nil
 }
 
 func (d *Daemon) postDelete(w http.ResponseWriter, r *http.Request) error {
 	defer d.Sessions.Sweep()
-	d.change(w, r, "delete", func(o *op.Op) (api.VM, error) {
-		return d.VMs.Delete(r.Context(), r.PathValue("vm"), o.Report)
+	d.change(w, r, "delete", func(ctx context.Context, o *op.Op) (api.VM, error) {
+		return d.VMs.Delete(ctx, r.PathValue("vm"), o.Report)
 	})
 	return nil
 }
 
 func (d *Daemon) postPrune(w http.ResponseWriter, r *http.Request) error {
-	o := op.Begin(w)
+	ctx, o := op.Begin(r.Context(), w, d.Log)
+	o.Log.Info("vm prune")
 	defer d.Sessions.Sweep()
-	pruned, err := d.VMs.Prune(r.Context(), o.Report)
+	pruned, err := d.VMs.Prune(ctx, o.Report)
 	if err != nil {
 		d.fail(o, err)
 		return nil

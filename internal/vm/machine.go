@@ -209,7 +209,7 @@ func (v *machine) describe() api.VM {
 		Image: r.Spec.Image, Kernel: r.Spec.Kernel,
 		VCPUs: r.Spec.VCPUs, MemoryMiB: r.Spec.MemoryMiB, DiskMiB: r.Spec.DiskMiB,
 		DiskUsed: used, MAC: r.Lease.MAC, Remove: r.Remove,
-		Created: r.Created, Warning: r.Warning, Starts: r.LastStart, Dir: v.dir,
+		Created: r.Created, Warning: r.Warning, StartedBy: r.StartedBy, Starts: r.LastStart, Dir: v.dir,
 	}
 	if r.Lease.Addr.IsValid() {
 		d.Address = r.Lease.Addr.Addr().String()

@@ -70,6 +70,7 @@ type Record struct {
 
 	Started   time.Time  `json:"started,omitzero"`
 	LastStart []api.Step `json:"last_start,omitempty"`
+	StartedBy string     `json:"started_by,omitempty"` // id of the last start's operation
 	// Warning is what the user was told before the last start.
 	Warning string `json:"warning,omitempty"`
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/banger-vm/banger/api"
@@ -30,7 +31,11 @@ func (m *Manager) Start(ctx context.Context, nameOrID string, wait api.Wait, rep
 	if err != nil {
 		return v.describe(), err
 	}
-	return v.describe(), v.awaitStage(ctx, r, wait)
+	runs := v.describe()
+	if err := v.awaitStage(ctx, r, wait, report); err != nil {
+		return runs, err
+	}
+	return v.describe(), nil
 }
 
 // startInTurn takes the VM's turn for the start alone: while its guest goes on
@@ -55,12 +60,13 @@ func (v *machine) start(ctx context.Context, report progress.Func) (*run, error)
 	if err := v.m.Images.Check(v.record().Spec.Image); err != nil {
 		return nil, fmt.Errorf("cannot start VM %s, whose disk lies over it: %w", v.record().Name, err)
 	}
-	leave, err := v.admit(ctx, report)
+	s := v.m.steps(report)
+	leave, err := v.admit(ctx, s)
 	if err != nil {
 		return nil, err
 	}
 	defer leave()
-	a := &attempt{machine: v, steps: v.m.steps(report), vms: v.m, before: v.record()}
+	a := &attempt{machine: v, steps: s, vms: v.m, before: v.record()}
 	r, waited, err := a.walk(ctx)
 	if err != nil {
 		a.why = err
@@ -73,14 +79,16 @@ func (v *machine) start(ctx context.Context, report progress.Func) (*run, error)
 
 // admit looks whether there is room for the VM, and waits for its turn to boot;
 // leave ends the turn.
-func (v *machine) admit(ctx context.Context, report progress.Func) (leave func(), err error) {
+func (v *machine) admit(ctx context.Context, s *steps) (leave func(), err error) {
 	if err := disk.CheckSpace(v.m.StateDir, minFree, "the VM's disk"); err != nil {
 		return nil, err
 	}
-	leave, err = v.m.queue(ctx, report)
+	begun := time.Now()
+	leave, err = v.m.queue(ctx, s.report)
 	if err != nil {
 		return nil, err
 	}
+	s.took = append(s.took, api.Step{Name: "start.queue", Took: time.Since(begun)})
 	if err := v.renewLease(); err != nil {
 		leave()
 		return nil, err
@@ -238,7 +246,8 @@ func (a *attempt) commit(ctx context.Context, r *run, waited error) error {
 		a.undone.Push("the run", func(context.Context) error { a.setRun(nil); return nil })
 		a.setRun(r)
 		return a.change(func(rec *Record) error {
-			rec.LastStart, rec.Run, rec.Restart = a.took, false, false
+			rec.LastStart, rec.StartedBy = a.took, progress.Operation(ctx)
+			rec.Run, rec.Restart = false, false
 			rec.Remove = rec.Remove && waited == nil // kept for a person to look at
 			return transition(rec, api.StateRunning, words(waited))
 		})
@@ -459,8 +468,17 @@ func (v *machine) awaitAgent(ctx context.Context, r *run) (waited, err error) {
 // endPause is more than a VMM takes from its last connection to its end.
 const endPause = time.Second
 
-func (v *machine) awaitStage(ctx context.Context, r *run, wait api.Wait) error {
+// awaitStage waits for the stage that a start was asked to wait for.
+func (v *machine) awaitStage(ctx context.Context, r *run, wait api.Wait, report progress.Func) error {
+	if wait == api.WaitAgent {
+		return nil
+	}
+	report(progress.Event{Step: "start.stage"})
+	begun := time.Now()
 	err := v.within(ctx, v.m.StageTimeout, r, wait)
+	if err == nil {
+		return v.tookAlso(r, api.Step{Name: "start.stage", Took: time.Since(begun)})
+	}
 	if errors.Is(err, errVMMEnded) {
 		return v.whyEnded(r)
 	}
@@ -468,6 +486,18 @@ func (v *machine) awaitStage(ctx context.Context, r *run, wait api.Wait) error {
 		return errors.Join(err, v.keep())
 	}
 	return err
+}
+
+// tookAlso adds to what the record tells of a start that is over, unless the VM
+// has ended meanwhile.
+func (v *machine) tookAlso(r *run, step api.Step) error {
+	if v.running() != r {
+		return nil
+	}
+	return v.change(func(rec *Record) error {
+		rec.LastStart = append(slices.Clone(rec.LastStart), step)
+		return nil
+	})
 }
 
 // keep takes back that the VM goes when its session is over: a guest that does

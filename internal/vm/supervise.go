@@ -177,7 +177,12 @@ func (v *machine) rebootGuest() {
 	if r := v.record(); r.State != api.StateStopped || !r.Restart {
 		return
 	}
+	ctx, id := progress.NewOperation(ctx)
+	log := v.m.Log.With("op", id, "vm", v.record().Name)
+	log.Info("vm start", "why", "its guest restarts")
 	if _, err := v.start(ctx, progress.Discard); err != nil {
-		v.m.Log.Error("cannot start a VM again after its guest's reboot", "vm", v.record().Name, "error", err)
+		log.Error("cannot start a VM again after its guest's reboot", "error", err)
+		return
 	}
+	log.Info("done", "took", time.Since(v.record().Started).Round(time.Millisecond))
 }

@@ -19,6 +19,7 @@ var words = map[string]string{
 	"start.boot":       "booting",
 	"start.agent":      "waiting for the guest",
 	"start.commit":     "waiting for the guest",
+	"start.stage":      "waiting for the guest's services",
 	"stop.record":      "stopping",
 	"stop.shutdown":    "waiting for the guest to shut down",
 	"stop.kill":        "ending the machine",

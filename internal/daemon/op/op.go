@@ -3,10 +3,12 @@
 package op
 
 import (
-	"crypto/rand"
-	"encoding/hex"
+	"context"
 	"encoding/json"
+	"fmt"
+	"log/slog"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -25,21 +27,27 @@ const repeat = 100 * time.Millisecond
 // Op is the stream of one operation.
 type Op struct {
 	ID string
+	// Log gets the operation's steps and its end.
+	Log *slog.Logger
+
+	begun time.Time
 
 	mu       sync.Mutex
 	encoder  *json.Encoder
 	control  *http.ResponseController
 	lastStep string
 	last     time.Time
+	step     string // the one under way
+	since    time.Time
+	took     []api.Step
 }
 
-// Begin starts the answer to a long operation.
-func Begin(w http.ResponseWriter) *Op {
+// Begin starts the answer to a long operation; ctx is that of its work.
+func Begin(ctx context.Context, w http.ResponseWriter, log *slog.Logger) (context.Context, *Op) {
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	w.WriteHeader(http.StatusOK)
-	var id [4]byte
-	rand.Read(id[:])
-	return &Op{ID: hex.EncodeToString(id[:]), encoder: json.NewEncoder(w), control: http.NewResponseController(w)}
+	ctx, id := progress.NewOperation(ctx)
+	return ctx, &Op{ID: id, Log: log.With("op", id), begun: time.Now(), encoder: json.NewEncoder(w), control: http.NewResponseController(w)}
 }
 
 // Report is the operation's [progress.Func].
@@ -47,6 +55,7 @@ func (o *Op) Report(e progress.Event) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	now := time.Now()
+	o.enter(e, now)
 	counting := e.Step == o.lastStep && e.Total > 0 && e.Done < e.Total && !e.Warning
 	if counting && now.Sub(o.last) < repeat {
 		return
@@ -57,10 +66,35 @@ func (o *Op) Report(e progress.Event) {
 	}})
 }
 
+// enter notes which step is under way, and how long the one before it took.
+func (o *Op) enter(e progress.Event, now time.Time) {
+	if e.Step == o.step || e.Warning {
+		return
+	}
+	o.leave(now)
+	o.step, o.since = e.Step, now
+	o.Log.Debug("step", "name", e.Step)
+}
+
+func (o *Op) leave(now time.Time) {
+	if o.step != "" {
+		o.took = append(o.took, api.Step{Name: o.step, Took: now.Sub(o.since)})
+	}
+}
+
+// end notes the operation's end and gives all that is known of its course.
+func (o *Op) end() *api.Operation {
+	now := time.Now()
+	o.leave(now)
+	return &api.Operation{ID: o.ID, Took: now.Sub(o.begun), Steps: o.took}
+}
+
 // Result ends the operation well.
 func (o *Op) Result(r api.Result) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	r.Operation = o.end()
+	o.Log.Info("done", "took", r.Operation.Took.Round(time.Millisecond), "steps", course(o.took))
 	o.send(api.Event{Result: &r})
 }
 
@@ -68,7 +102,18 @@ func (o *Op) Result(r api.Result) {
 func (o *Op) Fail(err *api.Error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	took := o.end().Took
+	o.Log.Warn("failed", "kind", err.Kind, "error", err.Message, "took", took.Round(time.Millisecond), "steps", course(o.took))
 	o.send(api.Event{Error: err})
+}
+
+// course is an operation's steps and times in one line.
+func course(steps []api.Step) string {
+	words := make([]string, len(steps))
+	for i, s := range steps {
+		words[i] = fmt.Sprintf("%s=%v", strings.ReplaceAll(s.Name, " ", "-"), s.Took.Round(time.Millisecond))
+	}
+	return strings.Join(words, " ")
 }
 
 // send writes one event. A client that is gone is noticed by the request's

@@ -1,0 +1,56 @@
+//go:build hosttest
+
+package lives
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/vm"
+)
+
+// The id of a start is in its events, in what is shown of the VM, and in the
+// daemon's log, with the steps and the time of each; also of a start that a
+// guest's reboot asked for.
+func TestAStartCanBeFollowed(t *testing.T) {
+	s := newStation(t)
+	s.start("")
+	id := ""
+	created, err := s.client.Create(s.ctx(), api.CreateRequest{Name: "one"}, func(e api.StepEvent) { id = e.Operation })
+	s.check(err)
+	v := s.vm("one")
+	if id == "" || v.StartedBy != id || created.VM.StartedBy != id {
+		t.Errorf("operation %q started a VM that says %q", id, v.StartedBy)
+	}
+	var steps []string
+	for _, step := range v.Starts {
+		steps = append(steps, step.Name)
+	}
+	want := slices.DeleteFunc(slices.Clone(vm.StartSteps), func(name string) bool { return name == "start.commit" })
+	if got := steps[1 : len(steps)-1]; steps[0] != "start.queue" || steps[len(steps)-1] != "start.stage" || !slices.Equal(got, want) {
+		t.Errorf("the steps of the last start are %q", steps)
+	}
+	for _, words := range [][]string{{"op=" + id, "vm create", "name=one"}, {"op=" + id, "msg=done", "took=", "create.disk=", "start.boot="}} {
+		if !hasLine(s.logText(), words) {
+			t.Errorf("no line of the log has %q", words)
+		}
+	}
+	s.end("one", "reboot")
+	v = s.awaitState("one", func(v api.VM) bool { return v.State == api.StateRunning && v.StartedBy != id })
+	if !hasLine(s.logText(), []string{"op=" + v.StartedBy, "vm=one", "its guest restarts"}) {
+		t.Errorf("no line of the log tells of operation %s", v.StartedBy)
+	}
+	s.agrees()
+	s.empty()
+}
+
+func hasLine(text string, words []string) bool {
+	for line := range strings.Lines(text) {
+		if !slices.ContainsFunc(words, func(word string) bool { return !strings.Contains(line, word) }) {
+			return true
+		}
+	}
+	return false
+}
