@@ -27,6 +27,7 @@ const insideVar = "BANGER_TEST_INSIDE"
 // RFC 5737 sets aside for documentation.
 const (
 	ServerName  = "server.example.test"
+	HubName     = "index.docker.io" // what docker.io's registry is called on the wire
 	ServerAddr  = "198.51.100.1"
 	OutsideAddr = "198.51.100.2" // the host's own, towards the internet
 	Greeting    = "hello from the internet\n"
@@ -214,14 +215,14 @@ func (w *World) serveNames() error {
 	return nil
 }
 
-// answerName knows ServerName's address and nothing else.
+// answerName knows the server's address, by its two names, and nothing else.
 func answerName(rw dns.ResponseWriter, q *dns.Msg) {
 	m := new(dns.Msg)
 	m.SetReply(q)
 	m.RecursionAvailable = true
 	question := q.Question[0]
 	switch {
-	case question.Name != ServerName+".":
+	case question.Name != ServerName+"." && question.Name != HubName+".":
 		m.Rcode = dns.RcodeNameError
 	case question.Qtype == dns.TypeA:
 		m.Answer = []dns.RR{&dns.A{

@@ -39,6 +39,9 @@ var (
 	initsDir = absolute("../../build/test/inits")
 )
 
+// world is the internet of the tests.
+var world *testenv.World
+
 func TestMain(m *testing.M) {
 	status, err := inWorld(m.Run)
 	if err != nil {
@@ -54,8 +57,8 @@ func inWorld(tests func() int) (int, error) {
 	if err := testenv.Enter(); err != nil {
 		return 0, err
 	}
-	world, err := testenv.NewWorld()
-	if err != nil {
+	var err error
+	if world, err = testenv.NewWorld(); err != nil {
 		return 0, err
 	}
 	defer world.Close()
@@ -111,6 +114,7 @@ func run(t *testing.T, dir string) {
 			"serve":      serveFolder,
 			"spoil":      spoilBundles,
 			"emptystore": emptyStore,
+			"dockerhub":  dockerHub,
 		},
 	})
 }
