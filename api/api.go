@@ -90,6 +90,8 @@ type CreateRequest struct {
 	// Remove deletes the VM when its session is over. The answer's event
 	// stream then stays open after the result: closing it ends the session.
 	Remove bool `json:"remove,omitempty"`
+	// Ports lead from the host's loopback into the guest.
+	Ports []Port `json:"ports,omitempty"`
 	// NoCredentials keeps the user's credentials out of the guest, for good.
 	NoCredentials bool `json:"no_credentials,omitempty"`
 }
@@ -121,6 +123,7 @@ type VM struct {
 	DiskUsed  int64     `json:"disk_used_bytes"` // bytes the copy-on-write file takes on the host
 	Address   string    `json:"address,omitempty"`
 	MAC       string    `json:"mac,omitempty"`
+	Ports     []Port    `json:"ports,omitempty"`
 	Remove    bool      `json:"remove,omitempty"`
 	Created   time.Time `json:"created"`
 	Started   time.Time `json:"started,omitzero"`

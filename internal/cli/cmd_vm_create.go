@@ -23,6 +23,7 @@ type machineOptions struct {
 	memory string
 	disk   string
 
+	ports         []string
 	noCredentials bool
 }
 
@@ -33,6 +34,7 @@ func (o *machineOptions) add(c *cobra.Command, d *deps) {
 	c.Flags().IntVar(&o.vcpus, "vcpus", 0, "`number` of processors (default: default_vcpus of the config)")
 	c.Flags().StringVar(&o.memory, "memory", "", "memory, as a `size` like 512M or 2G (default: default_memory of the config)")
 	c.Flags().StringVar(&o.disk, "disk", "", "disk, as a `size` like 20G (default: default_disk of the config)")
+	addPorts(c, &o.ports)
 	c.Flags().BoolVar(&o.noCredentials, "no-credentials", false, "keep your credentials (credential_sync of the config) out of the guest")
 	completeFlag(c, "image", d.completeImages)
 	completeFlag(c, "kernel", d.completeKernels)
@@ -53,8 +55,12 @@ func (o machineOptions) request() (api.CreateRequest, error) {
 	if err != nil {
 		return api.CreateRequest{}, err
 	}
+	ports, err := parsePorts(o.ports)
+	if err != nil {
+		return api.CreateRequest{}, err
+	}
 	return api.CreateRequest{Name: o.name, Image: o.image, Kernel: o.kernel, VCPUs: o.vcpus, MemoryMiB: memory, DiskMiB: disk,
-		NoCredentials: o.noCredentials}, nil
+		Ports: ports, NoCredentials: o.noCredentials}, nil
 }
 
 // create makes a VM and shows how it comes along.

@@ -89,6 +89,9 @@ func vmTable(vm api.VM) *ui.Table {
 	table.Row("disk", ui.Bytes(vm.DiskMiB<<20)+", "+ui.Bytes(vm.DiskUsed)+" used on the host")
 	table.Row("address", ui.Or(vm.Address))
 	table.Row("mac", ui.Or(vm.MAC))
+	for _, p := range vm.Ports {
+		table.Row("port", lead(p))
+	}
 	table.Row("created", moment(vm.Created))
 	table.Row("started", moment(vm.Started))
 	if vm.Remove {

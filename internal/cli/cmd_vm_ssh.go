@@ -4,14 +4,17 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
 
 type vmSSHOptions struct {
 	commandOptions
-	vm   string
-	argv []string
+	ssh        sshOptions
+	forwardKey string
+	vm         string
+	argv       []string
 }
 
 func newVMSSHCommand(d *deps) *cobra.Command {
@@ -21,7 +24,12 @@ func newVMSSHCommand(d *deps) *cobra.Command {
 		Short: "Open a shell in a running VM",
 		Long: `Open a shell in a running VM with the host's ssh, through the daemon: the guest's
 network is not needed, and its host key is known beforehand. Leaving the shell leaves
-the VM running.`,
+the VM running. ssh's own options go before --, as ssh takes them.
+
+No key of your ssh-agent reaches the guest. --forward-key lets it use one: the key does not
+go in, but a guest with it can log in wherever the key can, while you are connected.`,
+		Example: `  banger vm ssh sandbox -L 5432:localhost:5432 -N
+  banger vm ssh sandbox -o ServerAliveInterval=30 -- journalctl -f`,
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 || len(args) > 1 && c.ArgsLenAtDash() != 1 {
 				return usage(c, "vm ssh takes a VM, and a command after --")
@@ -35,6 +43,8 @@ the VM running.`,
 	c.Flags().BoolVarP(&o.terminal, "tty", "t", false, "give the command a terminal")
 	c.Flags().BoolVarP(&o.noTerminal, "no-tty", "T", false, "give no terminal")
 	c.MarkFlagsMutuallyExclusive("tty", "no-tty")
+	c.Flags().StringVar(&o.forwardKey, "forward-key", "", "let the guest use this private `key` of yours, and no other")
+	o.ssh.add(c)
 	return c
 }
 
@@ -43,22 +53,57 @@ func runVMSSH(ctx context.Context, o vmSSHOptions, d *deps) error {
 	if err != nil {
 		return err
 	}
-	return d.runSSH(ctx, vm, o.sshTerminal(), remoteCommand(o.argv))
+	options := o.ssh.args()
+	if o.forwardKey != "" {
+		forward, done, err := forwardKey(ctx, o.forwardKey)
+		if err != nil {
+			return err
+		}
+		defer done()
+		options = append(options, forward...)
+	}
+	if terminal := o.sshTerminal(); terminal != "" {
+		options = append(options, terminal)
+	}
+	return d.runSSHWith(ctx, vm, options, remoteCommand(o.argv))
+}
+
+type vmSSHProxyOptions struct {
+	host       bool
+	agent      string
+	forwardKey string
 }
 
 // newVMSSHProxyCommand is what ssh itself calls: the connection to the guest's
 // SSH server on stdin and stdout.
 func newVMSSHProxyCommand(d *deps) *cobra.Command {
-	return &cobra.Command{
+	var o vmSSHProxyOptions
+	c := &cobra.Command{
 		Use:    "ssh-proxy <vm>",
 		Short:  "Connect stdin and stdout to a VM's SSH server (for ssh's ProxyCommand)",
 		Hidden: true,
 		Args:   one("a VM"),
-		RunE:   func(c *cobra.Command, args []string) error { return runVMSSHProxy(c.Context(), args[0], d) },
+		RunE:   func(c *cobra.Command, args []string) error { return runVMSSHProxy(c.Context(), o, d, args[0]) },
 	}
+	c.Flags().BoolVar(&o.host, "host", false, "the VM is given as ssh names it")
+	c.Flags().StringVar(&o.agent, "agent", "", "serve the key at this `socket` meanwhile")
+	c.Flags().StringVar(&o.forwardKey, "forward-key", "", "the private `key` to serve")
+	return c
 }
 
-func runVMSSHProxy(ctx context.Context, vm string, d *deps) error {
+func runVMSSHProxy(ctx context.Context, o vmSSHProxyOptions, d *deps, vm string) error {
+	if o.host {
+		vm = strings.TrimPrefix(vm, hostPrefix)
+	}
+	if o.agent != "" {
+		key, err := openKey(o.forwardKey)
+		if err != nil {
+			return err
+		}
+		if err := key.serve(ctx, o.agent); err != nil {
+			return err
+		}
+	}
 	stream, err := d.client.SSH(ctx, vm)
 	if err != nil {
 		return err

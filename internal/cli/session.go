@@ -17,6 +17,14 @@ import (
 // runSSH runs the host's ssh in the guest: a shell, or args as ssh takes them.
 // Every byte goes through the daemon; the network is not used.
 func (d *deps) runSSH(ctx context.Context, vm api.VM, terminal string, args []string) error {
+	if terminal == "" {
+		return d.runSSHWith(ctx, vm, nil, args)
+	}
+	return d.runSSHWith(ctx, vm, []string{terminal}, args)
+}
+
+// runSSHWith is runSSH with options of ssh's own.
+func (d *deps) runSSHWith(ctx context.Context, vm api.VM, options, args []string) error {
 	info, err := d.client.SSHInfo(ctx, vm.ID)
 	if err != nil {
 		return err
@@ -31,7 +39,7 @@ func (d *deps) runSSH(ctx context.Context, vm api.VM, terminal string, args []st
 		return &api.Error{Kind: api.KindHost, Message: "the program ssh is not installed",
 			Hint: "install it (Debian: openssh-client), or run commands with `banger vm exec " + vm.Name + " -- …`"}
 	}
-	command := exec.Command(ssh, append(d.sshArgs(vm, info, known, terminal), args...)...)
+	command := exec.Command(ssh, append(d.sshArgs(vm, info, known, options), args...)...)
 	command.Stdin, command.Stdout, command.Stderr = d.in, d.out, d.errs
 	if err := command.Start(); err != nil {
 		return fmt.Errorf("cannot start ssh: %w", err)
@@ -78,9 +86,11 @@ func knownHosts(vm api.VM, info api.SSHInfo) (*os.File, error) {
 func hostName(vm api.VM) string { return vm.ID + ".banger" }
 
 // sshArgs makes ssh depend on nothing of the user's own settings, which are
-// written for real hosts.
-func (d *deps) sshArgs(vm api.VM, info api.SSHInfo, known *os.File, terminal string) []string {
-	args := []string{"-F", "/dev/null", "-i", info.KeyPath, "-l", info.User}
+// written for real hosts. Options come first: of two that are the same ssh takes
+// the first.
+func (d *deps) sshArgs(vm api.VM, info api.SSHInfo, known *os.File, options []string) []string {
+	args := append([]string{"-F", "/dev/null"}, options...)
+	args = append(args, "-i", info.KeyPath, "-l", info.User)
 	for _, option := range []string{
 		"ProxyCommand=" + strings.ReplaceAll(quote(d.self), "%", "%%") + " vm ssh-proxy " + vm.ID,
 		fmt.Sprintf("UserKnownHostsFile=/proc/%d/fd/%d", os.Getpid(), known.Fd()),
@@ -93,9 +103,6 @@ func (d *deps) sshArgs(vm api.VM, info api.SSHInfo, known *os.File, terminal str
 		"LogLevel=ERROR",
 	} {
 		args = append(args, "-o", option)
-	}
-	if terminal != "" {
-		args = append(args, terminal)
 	}
 	return append(args, hostName(vm))
 }

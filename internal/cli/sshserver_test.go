@@ -7,7 +7,9 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/crypto/ssh"
@@ -48,7 +50,7 @@ func newSSHServer(path string) (*sshServer, error) {
 }
 
 func (s *sshServer) serve(conn net.Conn) {
-	_, channels, requests, err := ssh.NewServerConn(conn, s.config)
+	server, channels, requests, err := ssh.NewServerConn(conn, s.config)
 	if err != nil {
 		return
 	}
@@ -58,14 +60,23 @@ func (s *sshServer) serve(conn net.Conn) {
 		if err != nil {
 			return
 		}
-		runSession(channel, requests)
+		runSession(server, channel, requests)
 	}
 }
 
-// runSession runs one command, or a shell that reads its input.
-func runSession(channel ssh.Channel, requests <-chan *ssh.Request) {
+// runSession runs one command, or a shell that reads its input. Where the client
+// offers its agent, the command has it.
+func runSession(server *ssh.ServerConn, channel ssh.Channel, requests <-chan *ssh.Request) {
+	env := os.Environ()
 	for r := range requests {
 		var args []string
+		if r.Type == "auth-agent-req@openssh.com" {
+			socket, done := agentSocket(server)
+			defer done()
+			env = append(env, "SSH_AUTH_SOCK="+socket)
+			r.Reply(true, nil)
+			continue
+		}
 		switch r.Type {
 		case "exec":
 			args = []string{"-c", string(r.Payload[4:])}
@@ -76,6 +87,7 @@ func runSession(channel ssh.Channel, requests <-chan *ssh.Request) {
 		}
 		r.Reply(true, nil)
 		shell := exec.Command("sh", args...)
+		shell.Env = env
 		stdin, _ := shell.StdinPipe()
 		go func() { io.Copy(stdin, channel); stdin.Close() }()
 		shell.Stdout, shell.Stderr = channel, channel.Stderr()
@@ -85,4 +97,33 @@ func runSession(channel ssh.Channel, requests <-chan *ssh.Request) {
 		channel.Close()
 		return
 	}
+}
+
+// agentSocket leads to the client's agent.
+func agentSocket(server *ssh.ServerConn) (path string, done func()) {
+	dir, err := os.MkdirTemp("", "agent")
+	if err != nil {
+		panic(err)
+	}
+	l, err := net.Listen("unix", filepath.Join(dir, "s"))
+	if err != nil {
+		panic(err)
+	}
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			channel, requests, err := server.OpenChannel("auth-agent@openssh.com", nil)
+			if err != nil {
+				conn.Close()
+				continue
+			}
+			go ssh.DiscardRequests(requests)
+			go func() { io.Copy(channel, conn); channel.CloseWrite() }()
+			go func() { io.Copy(conn, channel); conn.Close() }()
+		}
+	}()
+	return l.Addr().String(), func() { l.Close(); os.RemoveAll(dir) }
 }

@@ -116,6 +116,10 @@ func (m *Manager) Create(ctx context.Context, req api.CreateRequest, report prog
 func (m *Manager) reserve(name string, spec Spec, req api.CreateRequest) (*machine, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	ports, err := checkPorts(req.Ports)
+	if err != nil {
+		return nil, err
+	}
 	taken := func(name string) bool { return m.named(name) != nil }
 	if name == "" {
 		name = madeUpName(taken)
@@ -134,6 +138,7 @@ func (m *Manager) reserve(name string, spec Spec, req api.CreateRequest) (*machi
 	r := Record{
 		Format: recordFormat, ID: newID(), Name: name, Spec: spec, Created: time.Now().UTC(),
 		State: api.StateCreated, Run: !req.NoStart, Remove: req.Remove, Lease: lease,
+		Ports: ports,
 	}
 	if err := os.MkdirAll(m.dir(r.ID), 0o700); err != nil {
 		return nil, fmt.Errorf("cannot make the VM's directory: %w", err)

@@ -214,6 +214,7 @@ func (v *machine) describe() api.VM {
 	if r.Lease.Addr.IsValid() {
 		d.Address = r.Lease.Addr.Addr().String()
 	}
+	d.Ports = v.describePorts()
 	if run != nil {
 		d.Ready = run.isReady()
 		d.Started = r.Started

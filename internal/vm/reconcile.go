@@ -222,6 +222,7 @@ func (v *machine) adopt(process *firecracker.Process) error {
 		r.letGo()
 		return err
 	}
+	v.reopenPorts(r)
 	r.watch(v.configure)
 	r.greet(v.configure)
 	v.log.add("daemon", "a new bangerd takes the VM up")

@@ -64,6 +64,8 @@ type Record struct {
 	Lease  network.Lease `json:"lease"`
 	VMM    *VMM          `json:"vmm,omitempty"`
 
+	// Ports lead from the host into the guest.
+	Ports []Port `json:"ports,omitempty"`
 	// Credentials are the paths in the guest that may lead to the user's
 	// credentials. Those are in the guest's memory; its disk has links.
 	Credentials []string `json:"credentials,omitempty"`

@@ -15,6 +15,7 @@ import (
 
 	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/internal/firecracker"
+	"github.com/banger-vm/banger/internal/forward"
 	"github.com/banger-vm/banger/internal/guest/host"
 	"github.com/banger-vm/banger/internal/guest/proto"
 )
@@ -33,6 +34,7 @@ const (
 // answers over the link.
 type run struct {
 	process *firecracker.Process
+	ports   portSet
 	agent   *host.Agent
 	console *console
 	hello   net.Listener
@@ -60,6 +62,7 @@ func newRun(life context.Context, runDir string, console *console) *run {
 		stop:    stop,
 		changed: make(chan struct{}),
 		stages:  map[proto.Stage]bool{},
+		ports:   portSet{open: map[int]*forward.Port{}, failed: map[int]error{}},
 		settled: make(chan struct{}),
 		agent: host.New(func(ctx context.Context, port uint32) (net.Conn, error) {
 			return dialGuest(ctx, uds, port)
@@ -233,6 +236,7 @@ func (r *run) reached(wait api.Wait) bool {
 // letGo stops watching the VMM, which runs on.
 func (r *run) letGo() {
 	r.stop()
+	r.closePorts()
 	if r.hello != nil {
 		r.hello.Close()
 	}

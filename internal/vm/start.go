@@ -125,6 +125,9 @@ func (a *attempt) walk(ctx context.Context) (r *run, waited, err error) {
 		return nil, nil, err
 	}
 	defer tty.Close()
+	if err := a.do(ctx, "start.ports", func() error { return a.openPorts(r) }); err != nil {
+		return nil, nil, err
+	}
 	choice, err := a.spawnVMM(ctx, r, kernel, tty)
 	if err != nil {
 		return nil, nil, err

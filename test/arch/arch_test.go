@@ -91,7 +91,7 @@ var rules = []rule{
 	{who: "internal/daemon", may: []string{"internal/daemon/op", "internal/vm", "internal/session", "internal/workspace", "internal/image", "internal/image/catalog", "internal/kernel",
 		"internal/guest/host", "internal/guest/proto"}},
 	{who: "internal/vm", may: []string{"internal/image", "internal/kernel", "internal/disk", "internal/network", "internal/firecracker",
-		"internal/hostclock", "internal/oom", "internal/guest/host", "internal/guest/proto", "internal/vmm", "internal/credential"}, why: "vm is the only place that knows two of the leaves"},
+		"internal/hostclock", "internal/oom", "internal/guest/host", "internal/guest/proto", "internal/vmm", "internal/credential", "internal/forward"}, why: "vm is the only place that knows two of the leaves"},
 	{who: "internal/session", may: []string{"internal/vm", "internal/guest/host", "internal/guest/proto"}},
 	{who: "internal/workspace", may: []string{"internal/vm", "internal/guest/host", "internal/guest/proto"}},
 

@@ -13,6 +13,7 @@ var words = map[string]string{
 	"start.kernel":     "getting the kernel",
 	"start.network":    "connecting the network",
 	"start.console":    "starting",
+	"start.ports":      "starting",
 	"start.spawn":      "starting the machine",
 	"start.identity":   "starting the machine",
 	"start.configure":  "starting the machine",

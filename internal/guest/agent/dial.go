@@ -2,6 +2,8 @@ package agent
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -32,8 +34,44 @@ func serveDial(conn net.Conn, body []byte) {
 	}
 	defer target.Close()
 	if accept(conn, nil) == nil {
-		splice(conn, target)
+		splice(hostStream{conn, proto.NewReader(conn)}, target)
 	}
+}
+
+// hostStream is a connection whose direction from the host is in frames.
+type hostStream struct {
+	net.Conn
+	frames *proto.Reader
+}
+
+// WriteTo copies what the host sends until its StdinEOF, the way io.Copy wants
+// it.
+func (s hostStream) WriteTo(w io.Writer) (int64, error) {
+	var total int64
+	for {
+		f, err := s.frames.Next()
+		switch {
+		case err != nil:
+			return total, fmt.Errorf("cannot read from the host: %w", err)
+		case f.Type == proto.TypeStdinEOF:
+			return total, nil
+		case f.Type != proto.TypeStdin:
+			return total, proto.ErrFrame
+		}
+		n, err := w.Write(f.Payload)
+		total += int64(n)
+		if err != nil {
+			return total, err
+		}
+	}
+}
+
+// CloseWrite ends the direction to the host, where the link can do that.
+func (s hostStream) CloseWrite() error {
+	if half, ok := s.Conn.(duplex); ok {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported
 }
 
 // duplex is a connection whose directions end one by one.

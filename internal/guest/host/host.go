@@ -106,10 +106,14 @@ func (a *Agent) SSH(ctx context.Context) (net.Conn, error) {
 	return conn, within("cannot reach the guest's SSH server", err)
 }
 
-// Dial connects to addr within the guest; network is tcp or unix.
+// Dial connects to addr within the guest; network is tcp or unix. Each direction
+// of the connection can end alone.
 func (a *Agent) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	conn, err := a.call(ctx, proto.OpDial, proto.Dial{Network: network, Addr: addr}, nil)
-	return conn, within("cannot connect within the guest", err)
+	if err != nil {
+		return nil, within("cannot connect within the guest", err)
+	}
+	return stream{conn, proto.NewWriter(conn)}, nil
 }
 
 // Logs returns the guest's kernel log and journal. With follow it goes on until

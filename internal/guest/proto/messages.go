@@ -18,7 +18,7 @@ const (
 	OpInfo      Op = "info"      // -> Hello
 	OpWatch     Op = "watch"     // -> then events
 	OpExec      Op = "exec"      // Exec -> then exec frames
-	OpDial      Op = "dial"      // Dial -> then raw bytes
+	OpDial      Op = "dial"      // Dial -> then Stdin frames there, raw bytes back
 	OpSSH       Op = "ssh"       // -> then raw bytes of the SSH protocol
 	OpLogs      Op = "logs"      // Logs -> then log frames
 	OpShutdown  Op = "shutdown"  // Shutdown ->

@@ -7,7 +7,8 @@
 //	configure, shutdown, settime, info, credential   nothing
 //	watch          Event frames for as long as the connection lives
 //	logs           Log frames, then one LogEnd
-//	dial, ssh      raw bytes, both ways, no frames
+//	ssh            raw bytes, both ways, no frames
+//	dial           Stdin frames and a StdinEOF to the guest, raw bytes back
 //	exec           exec frames, see below
 //	put, get       a tree of files, see package filetree
 //	session-attach session frames, see below
