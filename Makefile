@@ -11,7 +11,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X github.com/banger-vm/banger/api.Version=$(VERSION)
 BUILD   := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 SUDO    := $(if $(filter-out 0,$(shell id -u)),sudo,)
-TAGS    := hosttest vmtest e2e nested firecracker bench
+TAGS    := hosttest vmtest e2e e2e,soak nested firecracker bench
 
 PROGRAMS   := banger bangerd
 COMPANIONS := fcqemu banger-init banger-vsock-agent
@@ -84,9 +84,11 @@ bench: test-setup build ## every figure beside its floor or peer, as root; ARGS=
 	@$(GO) run ./test/bench $(ARGS)
 	@$(GO) test -tags nested -run '^$$' -bench Firecracker -timeout 30m ./test/nested
 
-SOAK ?= 1000
-soak: test-setup ## every step and every death, and SOAK lives of a VM in a row, as root; not in CI
+SOAK       ?= 1000
+REAL_LIVES ?= 50
+soak: test-setup build ## every step and every death, SOAK lives in memory and REAL_LIVES of real guests, as root; not in CI
 	LIVES=$(SOAK) $(GO) test -tags hosttest -count=1 -timeout 2h -v ./test/lives
+	REAL_LIVES=$(REAL_LIVES) $(GO) test -tags 'e2e soak' -count=1 -timeout 2h -v -run '^(TestKillAtEveryStep|TestManyLives)$$' ./test/e2e
 
 vuln: ## known vulnerabilities in what banger is built from; needs the internet
 	$(GO) tool -modfile=tools/go.mod govulncheck ./...

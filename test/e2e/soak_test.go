@@ -1,0 +1,127 @@
+//go:build e2e && soak
+
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/banger-vm/banger/internal/vm"
+)
+
+// Every step there is, with real guests: a script is written from the lists.
+func TestKillAtEveryStep(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "every_step.txtar"), []byte(everyStep()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run(t, dir)
+}
+
+func everyStep() string {
+	script := []string{"env BANGER_TAP_POOL_SIZE=0"}
+	say := func(format string, args ...any) { script = append(script, fmt.Sprintf(format, args...)) }
+	for _, step := range vm.CreateSteps {
+		say("killat %s banger vm create --name box --no-start", step)
+		say("exec banger vm create --name box --no-start")
+		say("exec banger vm delete box")
+	}
+	say("exec banger vm create --name box --no-start")
+	for _, step := range vm.StartSteps {
+		say("killat %s banger vm start box $WAIT", step)
+	}
+	say("exec banger vm start box $WAIT")
+	say("exec banger vm exec $WAIT box -- sh -c 'echo synced > /root/a && sync /root/a /root'")
+	last := len(vm.StopSteps) - 1 // comes only where the guest does not go down by itself
+	for _, step := range slices.Concat(vm.StopSteps[:last], vm.EndSteps) {
+		say("exec banger vm restart box $WAIT")
+		say("killat %s banger vm stop box", step)
+	}
+	say("exec banger vm restart box $WAIT")
+	say("exec banger vm exec $WAIT box -- cat /root/a")
+	say("stdout '^synced$'")
+	say("killat %s banger vm stop --force box", vm.StopSteps[last])
+	for _, step := range vm.DeleteSteps {
+		say("killat %s banger vm delete box", step)
+		say("exec banger vm list --json")
+		if step == vm.DeleteSteps[0] {
+			say("exec banger vm delete box") // nothing was written yet
+		}
+		say("exec banger vm create --name box $WAIT")
+	}
+	say("exec banger vm delete box")
+	say("nothing")
+	return strings.Join(script, "\n") + "\n"
+}
+
+// realLives is how many lives real guests have in a row.
+func realLives() int {
+	if n, err := strconv.Atoi(os.Getenv("REAL_LIVES")); err == nil {
+		return n
+	}
+	return 50
+}
+
+// holds is what a daemon has of its host.
+type holds struct {
+	files, taps, goroutines int
+	memory                  int // KiB resident
+	rules                   string
+}
+
+// Many lives of real guests leave a daemon with what it had after the first.
+func TestManyLives(t *testing.T) {
+	p := newPerson(t)
+	life := func() { p.banger("vm", "run", "--rm", "--wait", "agent", "--", "true") }
+	for range 3 {
+		life()
+	}
+	before := p.holds()
+	begun := time.Now()
+	for range realLives() {
+		life()
+	}
+	t.Logf("%d lives in %v", realLives(), time.Since(begun).Round(time.Second))
+	after := p.holds()
+	const more = 16 << 10 // what the Go runtime takes and gives back as it likes
+	if after.files > before.files || after.taps != before.taps || after.goroutines > before.goroutines+2 ||
+		after.memory > before.memory+more || after.rules != before.rules {
+		t.Errorf("after %d lives: %+v, before: %+v", realLives(), after, before)
+	}
+}
+
+func (p *person) holds() holds {
+	p.Helper()
+	var status struct{ PID, Goroutines int }
+	p.check(json.Unmarshal([]byte(p.banger("daemon", "status", "--json")), &status))
+	files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", status.PID))
+	p.check(err)
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", status.PID))
+	p.check(err)
+	h := holds{files: len(files), goroutines: status.Goroutines}
+	_, resident, _ := strings.Cut(string(text), "VmRSS:")
+	if _, err := fmt.Sscan(resident, &h.memory); err != nil {
+		p.Fatalf("no VmRSS in %s", text)
+	}
+	links, err := netlink.LinkList()
+	p.check(err)
+	for _, l := range links {
+		if l.Type() == "tuntap" {
+			h.taps++
+		}
+	}
+	rules, err := exec.Command("nft", "list", "ruleset").CombinedOutput()
+	p.check(err)
+	h.rules = string(rules)
+	return h
+}
