@@ -66,15 +66,37 @@ func (v *machine) start(ctx context.Context, report progress.Func) (*run, error)
 		return nil, err
 	}
 	defer leave()
-	a := &attempt{machine: v, steps: s, vms: v.m, before: v.record()}
-	r, waited, err := a.walk(ctx)
-	if err != nil {
-		a.why = err
-		return nil, errors.Join(err, a.undone.Unwind(ctx))
+	before := v.record()
+	r, waited, err := v.attempt(ctx, s, before)
+	for tries := 1; isPanic(err) && tries < bootTries; tries++ {
+		v.log.add("daemon", startedAgain)
+		s.report(progress.Event{Step: "start.agent", Detail: startedAgain, Warning: true})
+		r, waited, err = v.attempt(ctx, s, before)
 	}
-	a.undone.Release()
+	if err != nil {
+		return nil, err
+	}
 	v.supervise(r)
 	return r, waited
+}
+
+// bootTries is how often a guest is booted whose kernel panics over it, see
+// "A panic over the boot" in docs/ARCHITECTURE.md.
+const bootTries = 3
+
+const startedAgain = "the guest's kernel panicked while it booted: it is started once more"
+
+// attempt is one walk through the start of a VM that was so before it, with all
+// that it did undone when it fails.
+func (v *machine) attempt(ctx context.Context, s *steps, before Record) (r *run, waited, err error) {
+	a := &attempt{machine: v, steps: s, vms: v.m, before: before}
+	r, waited, err = a.walk(ctx)
+	if err != nil {
+		a.why = err
+		return nil, nil, errors.Join(err, a.undone.Unwind(ctx))
+	}
+	a.undone.Release()
+	return r, waited, nil
 }
 
 // admit looks whether there is room for the VM, and waits for its turn to boot;
@@ -540,5 +562,21 @@ func (v *machine) whyEnded(r *run) error {
 	for _, line := range said {
 		message += "\n  " + line
 	}
-	return &api.Error{Kind: api.KindGuest, Message: message, Hint: fmt.Sprintf("banger vm logs %s shows all of it", v.record().Name)}
+	told := &api.Error{Kind: api.KindGuest, Message: message, Hint: fmt.Sprintf("banger vm logs %s shows all of it", v.record().Name)}
+	if word, _ := r.console.last(); word == wordPanic {
+		return &panicked{told}
+	}
+	return told
+}
+
+// panicked is why a guest did not get ready whose kernel panicked.
+type panicked struct{ told *api.Error }
+
+func (p *panicked) Error() string { return p.told.Error() }
+
+func (p *panicked) Unwrap() error { return p.told }
+
+func isPanic(err error) bool {
+	var p *panicked
+	return errors.As(err, &p)
 }

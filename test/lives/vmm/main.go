@@ -6,7 +6,8 @@
 // ends with its client; shift puts its clock forward by a minute, and clock says
 // by how many seconds it is wrong; deaf ignores every shutdown from then on; poweroff,
 // halt, reboot and panic are what they say, and what a kernel says of them; eat takes
-// a GiB of memory.
+// a GiB of memory. While its disk begins with "panic" and some dots, the guest
+// takes one of these away and panics before anything else.
 package main
 
 import (
@@ -49,6 +50,10 @@ type guest struct {
 func run(ctx context.Context, machine *fctest.Guest) {
 	ctx, cancel := context.WithCancel(ctx)
 	g := &guest{Guest: machine, boot: rand.Text(), cancel: cancel, changed: make(chan struct{})}
+	if g.mustPanic() {
+		g.panic()
+		return
+	}
 	g.events = []proto.Event{{Kind: proto.EventHello, Hello: g.hello()}}
 	listener, err := machine.Listen(proto.AgentPort)
 	if err != nil {
@@ -218,14 +223,39 @@ func (g *guest) exec(conn net.Conn, e proto.Exec) {
 		end()
 	case "panic":
 		end()
-		fmt.Fprint(g.Console, "[    1.000000] Kernel panic - not syncing: it was asked to\r\n")
-		g.Reset()
+		g.panic()
 	case "poweroff", "halt", "reboot":
 		end()
 		g.shutDown(proto.Reason(word))
 	default:
 		_ = out.JSON(proto.TypeExecError, proto.ExecError{Kind: proto.ExecNoProgram, Message: word + ": not found"})
 	}
+}
+
+func (g *guest) panic() {
+	fmt.Fprint(g.Console, "[    1.000000] Kernel panic - not syncing: it was asked to\r\n")
+	g.Reset()
+}
+
+// mustPanic says whether the disk asks for it.
+func (g *guest) mustPanic() bool {
+	for _, drive := range g.Config.Drives {
+		if drive.ID != "cow" {
+			continue
+		}
+		head := make([]byte, 16)
+		if _, err := drive.File.ReadAt(head, 0); err != nil {
+			return false
+		}
+		dots, found := bytes.CutPrefix(head, []byte("panic"))
+		left := bytes.LastIndexByte(dots, '.')
+		if !found || left < 0 {
+			return false
+		}
+		_, err := drive.File.WriteAt([]byte{0}, int64(len("panic")+left))
+		return err == nil
+	}
+	return false
 }
 
 // shutDown is init's and the kernel's part of a shutdown. After a poweroff or a
