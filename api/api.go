@@ -181,6 +181,7 @@ type Result struct {
 	VM       *VM       `json:"vm,omitempty"`
 	Image    *Image    `json:"image,omitempty"`
 	Exported *Exported `json:"exported,omitempty"`
+	Kernel   *Kernel   `json:"kernel,omitempty"`
 	Pruned   []string  `json:"pruned,omitempty"`
 }
 
@@ -213,10 +214,16 @@ type RegisterImage struct {
 type Kernel struct {
 	Name    string    `json:"name"`
 	Version string    `json:"version,omitempty"`
-	Source  string    `json:"source"`
+	Release string    `json:"release,omitempty"` // what `uname -r` says in a guest
+	Source  string    `json:"source"`            // "catalog", "imported"
 	Size    int64     `json:"size_bytes,omitempty"`
 	Local   bool      `json:"local"`
 	Created time.Time `json:"created,omitzero"`
+	// WholeCopies says that it has no device-mapper, so that each VM gets a copy
+	// of its image.
+	WholeCopies bool   `json:"whole_copies,omitempty"`
+	Vmlinux     string `json:"vmlinux,omitempty"`
+	Modules     string `json:"modules,omitempty"` // the read-only drive with its modules
 }
 
 // SSHInfo is what a client needs to run ssh against a VM

@@ -67,6 +67,35 @@ func (c *Client) Kernels(ctx context.Context) ([]api.Kernel, error) {
 	return kernels, c.call(ctx, http.MethodGet, "/v1/kernels", nil, &kernels)
 }
 
+// Kernel tells of one kernel.
+func (c *Client) Kernel(ctx context.Context, name string) (api.Kernel, error) {
+	var k api.Kernel
+	return k, c.call(ctx, http.MethodGet, "/v1/kernels/"+url.PathEscape(name), nil, &k)
+}
+
+// PullKernel gets the newest version of a kernel of the catalog.
+func (c *Client) PullKernel(ctx context.Context, name string, report Report) (api.Kernel, error) {
+	return c.getKernel(ctx, "/v1/kernels/pull", api.PullKernel{Name: name}, report)
+}
+
+// ImportKernel takes a kernel that is on the host into the store.
+func (c *Client) ImportKernel(ctx context.Context, req api.ImportKernel, report Report) (api.Kernel, error) {
+	return c.getKernel(ctx, "/v1/kernels/import", req, report)
+}
+
+func (c *Client) getKernel(ctx context.Context, path string, req any, report Report) (api.Kernel, error) {
+	result, err := c.operation(ctx, path, req, report)
+	if err != nil || result.Kernel == nil {
+		return api.Kernel{}, err
+	}
+	return *result.Kernel, nil
+}
+
+// DeleteKernel deletes a kernel's files.
+func (c *Client) DeleteKernel(ctx context.Context, name string) error {
+	return c.call(ctx, http.MethodDelete, "/v1/kernels/"+url.PathEscape(name), nil, nil)
+}
+
 // Doctor asks the daemon to look at the host.
 func (c *Client) Doctor(ctx context.Context) (api.Doctor, error) {
 	var d api.Doctor

@@ -67,15 +67,3 @@ func (d *Daemon) deleteImage(w http.ResponseWriter, r *http.Request) error {
 	}
 	return answer(w, struct{}{})
 }
-
-func (d *Daemon) getKernels(w http.ResponseWriter, _ *http.Request) error {
-	all, err := d.Kernels.List()
-	if err != nil {
-		return err
-	}
-	list := make([]api.Kernel, 0, len(all))
-	for _, k := range all {
-		list = append(list, api.Kernel{Name: k.Name, Version: k.Version, Source: k.Source, Size: k.Size, Local: k.Local, Created: k.Created})
-	}
-	return answer(w, list)
-}

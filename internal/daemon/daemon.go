@@ -40,6 +40,10 @@ type Images interface {
 type Kernels interface {
 	List() ([]kernel.Kernel, error)
 	Ensure(ctx context.Context, name string, report progress.Func) (kernel.Kernel, error)
+	Show(name string) (kernel.Kernel, error)
+	Pull(ctx context.Context, name string, report progress.Func) (kernel.Kernel, error)
+	Import(ctx context.Context, name string, files kernel.Files, report progress.Func) (kernel.Kernel, error)
+	Delete(ctx context.Context, name string) error
 }
 
 // Daemon is bangerd's API.

@@ -63,6 +63,10 @@ var routes = []struct {
 	{"DELETE /v1/images/{image}", (*Daemon).deleteImage},
 	{"GET /v1/catalogs", (*Daemon).getCatalogs},
 	{"GET /v1/kernels", (*Daemon).getKernels},
+	{"POST /v1/kernels/pull", (*Daemon).postKernelPull},
+	{"POST /v1/kernels/import", (*Daemon).postKernelImport},
+	{"GET /v1/kernels/{kernel}", (*Daemon).getKernel},
+	{"DELETE /v1/kernels/{kernel}", (*Daemon).deleteKernel},
 }
 
 // handler is the route table behind the checks that every call passes.

@@ -1,6 +1,8 @@
 package disk
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"os"
 	"os/exec"
@@ -186,5 +188,45 @@ func TestExplainNoSpace(t *testing.T) {
 	var told *api.Error
 	if err := explain("/x", unix.ENOSPC); !errors.As(err, &told) || told.Kind != api.KindNoSpace {
 		t.Errorf("error is %#v", err)
+	}
+}
+
+func TestCopy(t *testing.T) {
+	dir := t.TempDir()
+	from := filepath.Join(dir, "image")
+	file, err := os.Create(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, at := range []int64{0, 3 << 20, 9<<20 - 4096} {
+		if _, err := file.WriteAt(bytes.Repeat([]byte{byte(at>>20) + 1}, 4096), at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(file.Truncate(10<<20), file.Close()); err != nil {
+		t.Fatal(err)
+	}
+	spec := Spec{Path: filepath.Join(dir, "disk"), Virtual: 64 << 20, Base: 10 << 20, UID: os.Getuid()}
+	if _, err := Copy(t.Context(), spec, from); err != nil {
+		t.Fatal(err)
+	}
+	want, _ := os.ReadFile(from)
+	got, err := os.ReadFile(spec.Path)
+	if err != nil || len(got) != 64<<20 || !bytes.Equal(got[:len(want)], want) {
+		t.Errorf("the copy is another one: %d bytes, %v", len(got), err)
+	}
+	if used, err := Used(spec.Path); err != nil || used > 1<<20 {
+		t.Errorf("it takes %d bytes, %v", used, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	spec.Path = filepath.Join(dir, "second")
+	shared, err := Copy(ctx, spec, from)
+	if _, there := os.Stat(spec.Path); !shared && (!errors.Is(err, context.Canceled) || there == nil) {
+		t.Errorf("interrupted: %v, left: %v", err, there)
+	}
+	spec.Virtual = 1 << 20
+	if _, err := Copy(t.Context(), spec, from); err == nil {
+		t.Error("it fits into less than it is")
 	}
 }

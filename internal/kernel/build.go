@@ -38,6 +38,11 @@ func (s *Store) build(ctx context.Context, entry catalogEntry, report progress.F
 	if err != nil {
 		return record{}, err
 	}
+	return s.buildFrom(ctx, entry, archive, pkg, report)
+}
+
+// buildFrom builds a kernel of the catalog out of its package.
+func (s *Store) buildFrom(ctx context.Context, entry catalogEntry, archive *debian.Archive, pkg debian.Package, report progress.Func) (record, error) {
 	s.step(stepFetch, report)
 	debs, err := archive.Download(ctx, []debian.Package{pkg}, report)
 	if err != nil {
@@ -49,7 +54,7 @@ func (s *Store) build(ctx context.Context, entry catalogEntry, report progress.F
 	}
 	defer os.RemoveAll(work) // gone already when all went well
 	rec := record{
-		Format: recordFormat, Name: entry.Name, Source: sourceNative, Created: time.Now().UTC(),
+		Format: recordFormat, Name: entry.Name, Source: SourceCatalog, Created: time.Now().UTC(),
 		Version: pkg.Version, Package: pkg.Name, Suite: pkg.Suite,
 	}
 	if err := s.assemble(ctx, debs[0], work, &rec, report); err != nil {
@@ -174,21 +179,6 @@ func writeKernel(from, to string) error {
 		return fmt.Errorf("cannot write the kernel: %w", err)
 	}
 	return syncFile(to)
-}
-
-// commit writes the record and puts the whole kernel in its place.
-func (s *Store) commit(built string, rec record) error {
-	if err := atomicfile.WriteJSON(filepath.Join(built, recordFile), rec); err != nil {
-		return err
-	}
-	final := filepath.Join(s.Dir, rec.Name)
-	if err := os.RemoveAll(final); err != nil { // it has no record of this format: no whole kernel
-		return fmt.Errorf("cannot keep the kernel: %w", err)
-	}
-	if err := os.Rename(built, final); err != nil {
-		return fmt.Errorf("cannot keep the kernel: %w", err)
-	}
-	return atomicfile.SyncDir(s.Dir)
 }
 
 // freshDir makes an empty directory, whatever a killed build left there.

@@ -2,15 +2,18 @@ package kernel
 
 import (
 	"bytes"
+	"compress/bzip2"
 	"compress/gzip"
 	"debug/elf"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/pierrec/lz4/v4"
+	"github.com/ulikunitz/xz/lzma"
 	"github.com/xi2/xz"
 )
 
@@ -24,6 +27,10 @@ const (
 	bootHeaderLength = 0x268
 
 	maxKernel = 512 << 20
+
+	// Where an arm64 Image says what it is (arch/arm64/booting.rst).
+	arm64MagicAt = 56
+	arm64Magic   = "ARM\x64"
 )
 
 // extractKernel gives the vmlinux inside of a bzImage; what is an ELF file
@@ -45,6 +52,9 @@ func extractKernel(image []byte) ([]byte, error) {
 
 func bzImagePayload(image []byte) ([]byte, error) {
 	if len(image) < bootHeaderLength || string(image[headerMagicAt:headerMagicAt+4]) != "HdrS" {
+		if len(image) > arm64MagicAt+4 && string(image[arm64MagicAt:arm64MagicAt+4]) == arm64Magic {
+			return nil, fmt.Errorf("the kernel is for arm64 processors, and this host has %s", runtime.GOARCH)
+		}
 		return nil, errors.New("the kernel is neither an ELF file nor a bzImage")
 	}
 	setup := int64(image[setupSectorsAt])
@@ -87,6 +97,10 @@ func payloadReader(payload []byte) (io.Reader, error) {
 		return xz.NewReader(stream, 0)
 	case bytes.HasPrefix(payload, []byte{0x02, 0x21, 0x4c, 0x18}):
 		return lz4.NewReader(stream), nil // the legacy frame
+	case bytes.HasPrefix(payload, []byte("BZh")):
+		return bzip2.NewReader(stream), nil
+	case bytes.HasPrefix(payload, []byte{0x5d, 0, 0}):
+		return lzma.NewReader(stream)
 	case bytes.HasPrefix(payload, []byte{0x1f, 0x8b}):
 		return gzip.NewReader(bytes.NewReader(payload))
 	}

@@ -57,7 +57,7 @@ type Kernel struct {
 	Name    string
 	Version string // of the package it comes from; "" until it is local
 	Release string // uname -r in a guest that runs it
-	Source  string // "catalog"
+	Source  string // SourceCatalog or SourceImported
 	Local   bool   // its files are there
 	Created time.Time
 
@@ -65,6 +65,9 @@ type Kernel struct {
 	// Initramfs is set by Ensure alone.
 	Vmlinux, Initramfs, Modules string
 	Size                        int64
+
+	// NoDeviceMapper says that VMs need whole copies of their images with it.
+	NoDeviceMapper bool
 }
 
 // record is kernel.json.
@@ -78,18 +81,25 @@ type record struct {
 	Suite   string        `json:"suite"`
 	Created time.Time     `json:"created"`
 	Early   []earlyModule `json:"early"`
+	// NoDeviceMapper: a VM can't lie its disk over a shared image.
+	NoDeviceMapper bool `json:"no_device_mapper,omitempty"`
 }
 
 // recordFormat grows when kernels built before must be built again. Format 1
 // had its modules signed.
 const recordFormat = 2
 
+// Where a kernel comes from.
 const (
-	recordFile   = "kernel.json"
-	vmlinuxFile  = "vmlinux"
-	modulesFile  = "modules.ext4"
-	earlyDir     = "early"
-	sourceNative = "catalog"
+	SourceCatalog  = "catalog"
+	SourceImported = "imported"
+)
+
+const (
+	recordFile  = "kernel.json"
+	vmlinuxFile = "vmlinux"
+	modulesFile = "modules.ext4"
+	earlyDir    = "early"
 )
 
 // Ensure gives the kernel of this name, ready to be started: fetched and built
@@ -143,7 +153,7 @@ func (s *Store) List() ([]Kernel, error) {
 	}
 	for _, entry := range catalog {
 		if !slices.ContainsFunc(list, func(k Kernel) bool { return k.Name == entry.Name }) {
-			list = append(list, Kernel{Name: entry.Name, Source: sourceNative})
+			list = append(list, Kernel{Name: entry.Name, Source: SourceCatalog})
 		}
 	}
 	slices.SortFunc(list, func(a, b Kernel) int { return strings.Compare(a.Name, b.Name) })
@@ -208,6 +218,9 @@ func (s *Store) kernel(rec record) Kernel {
 		Source:  rec.Source,
 		Local:   true,
 		Created: rec.Created,
+
+		NoDeviceMapper: rec.NoDeviceMapper,
+
 		Vmlinux: filepath.Join(dir, vmlinuxFile),
 		Modules: filepath.Join(dir, modulesFile),
 		Size:    used(filepath.Join(dir, vmlinuxFile)) + used(filepath.Join(dir, modulesFile)),

@@ -37,7 +37,7 @@ func storeWith(t *testing.T, name string) *Store {
 		t.Fatal(err)
 	}
 	err := s.commit(built, record{
-		Format: recordFormat, Name: name, Version: "6.12.1-1", Release: "6.12.1-cloud", Source: sourceNative,
+		Format: recordFormat, Name: name, Version: "6.12.1-1", Release: "6.12.1-cloud", Source: SourceCatalog,
 		Created: time.Unix(1_700_000_000, 0).UTC(), Early: []earlyModule{{File: "virtio_blk.ko"}},
 	})
 	if err != nil {
@@ -154,7 +154,7 @@ func TestListShowsWhatIsThereAndWhatCouldBe(t *testing.T) {
 			t.Errorf("%s: local is %v", k.Name, k.Local)
 		}
 	}
-	if strings.Join(got, " ") != "generic-6.12 mine" {
+	if strings.Join(got, " ") != "debian-stable generic-6.12 mine" {
 		t.Errorf("list is %v", got)
 	}
 	if list, err := (&Store{Dir: filepath.Join(t.TempDir(), "none")}).List(); err != nil || len(list) != len(catalog) {

@@ -42,6 +42,10 @@ var wantedModules = []string{
 	"virtio_net", "virtio_rng", "virtio_balloon",
 }
 
+// ext4Modules are what the root filesystem needs where it is a module; the
+// first two it asks for by what they do, not by their symbols.
+var ext4Modules = []string{"crc32c_generic", "libcrc32c", "ext4"}
+
 // afterTransport are drivers that wait for the transport, though they don't
 // need its symbols: drives must get their names in the order in which they were
 // given to the machine, and they do when their driver finds all of them there.
@@ -189,7 +193,11 @@ func indexModules(from, to string, modules []*depmod.Module) (*depmod.Tree, erro
 // be loaded, each with those that it waits for.
 func pickEarly(tree *depmod.Tree) []*depmod.Module {
 	var picked []*depmod.Module
-	for _, name := range wantedModules {
+	wanted := wantedModules
+	if tree.Find("ext4") != nil {
+		wanted = append(slices.Clone(wanted), ext4Modules...)
+	}
+	for _, name := range wanted {
 		m := tree.Find(name)
 		if m == nil {
 			continue

@@ -81,19 +81,17 @@ func (m *Manager) Create(ctx context.Context, req api.CreateRequest, report prog
 	}
 	spec.Kernel = or(or(spec.Kernel, base.Kernel), m.Defaults.Kernel)
 	err = s.do(ctx, "create.kernel", func() error {
-		_, err := m.Kernels.Ensure(ctx, spec.Kernel, report)
-		return err
+		k, err := m.Kernels.Ensure(ctx, spec.Kernel, report)
+		if err != nil {
+			return err
+		}
+		return v.change(func(r *Record) error { r.Whole = k.NoDeviceMapper; return nil })
 	})
 	if err != nil {
 		return api.VM{}, err
 	}
 	err = s.do(ctx, "create.disk", func() error {
-		return errors.Join(makeHostKey(v.dir), disk.Create(disk.Spec{
-			Path:    v.disk(),
-			Virtual: spec.DiskMiB << 20,
-			Base:    base.Size,
-			UID:     v.record().Lease.UID,
-		}))
+		return errors.Join(makeHostKey(v.dir), v.makeDisk(ctx, spec, base, report))
 	})
 	if err != nil {
 		return api.VM{}, err
@@ -109,6 +107,26 @@ func (m *Manager) Create(ctx context.Context, req api.CreateRequest, report prog
 	}
 	undone.Release()
 	return v.describe(), nil
+}
+
+// makeDisk makes the VM's disk: a layer over the image or, where its kernel
+// can't put that together, a copy of it, and then it says what that costs.
+func (v *machine) makeDisk(ctx context.Context, spec Spec, base image.Image, report progress.Func) error {
+	made := disk.Spec{Path: v.disk(), Virtual: spec.DiskMiB << 20, Base: base.Size, UID: v.record().Lease.UID}
+	if !v.record().Whole {
+		return disk.Create(made)
+	}
+	shared, err := disk.Copy(ctx, made, base.Rootfs)
+	if err != nil {
+		return err
+	}
+	cost := fmt.Sprintf("it takes %d MiB of disk", base.Used>>20)
+	if shared {
+		cost = "the host's filesystem shares what is not changed"
+	}
+	report(progress.Event{Step: "create.disk", Warning: true, Detail: fmt.Sprintf(
+		"kernel %s has no device-mapper, so the VM has a copy of image %s of its own: %s, and the host's memory holds it once more", spec.Kernel, base.Name, cost)})
+	return nil
 }
 
 // reserve takes the name and a lease, and writes the intent down before

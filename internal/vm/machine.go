@@ -225,7 +225,12 @@ func (v *machine) describe() api.VM {
 	return d
 }
 
-func (v *machine) disk() string { return filepath.Join(v.dir, "disk.cow") }
+func (v *machine) disk() string {
+	if v.record().Whole {
+		return filepath.Join(v.dir, "disk.raw")
+	}
+	return filepath.Join(v.dir, "disk.cow")
+}
 
 // letGo stops watching the VM, which runs on.
 func (v *machine) letGo() {

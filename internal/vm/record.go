@@ -60,6 +60,9 @@ type Record struct {
 	// Restart says that its guest asked for a reboot and has not got it yet.
 	Restart bool `json:"restart,omitempty"`
 
+	// Whole says that the disk is a copy of the image, not a layer over it: the
+	// VM's kernel has no device-mapper.
+	Whole  bool          `json:"whole,omitempty"`
 	Rootfs string        `json:"rootfs"` // the image's file, which the disk depends on to the byte
 	Lease  network.Lease `json:"lease"`
 	VMM    *VMM          `json:"vmm,omitempty"`

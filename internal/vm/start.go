@@ -57,8 +57,8 @@ func (v *machine) startInTurn(ctx context.Context, report progress.Func) (*run, 
 func (v *machine) start(ctx context.Context, report progress.Func) (*run, error) {
 	ctx, done := v.interruptible(ctx)
 	defer done()
-	if err := v.m.Images.Check(v.record().Spec.Image); err != nil {
-		return nil, fmt.Errorf("cannot start VM %s, whose disk lies over it: %w", v.record().Name, err)
+	if err := v.checkBase(); err != nil {
+		return nil, err
 	}
 	s := v.m.steps(report)
 	leave, err := v.admit(ctx, s)
@@ -97,6 +97,19 @@ func (v *machine) attempt(ctx context.Context, s *steps, before Record) (r *run,
 	}
 	a.undone.Release()
 	return r, waited, nil
+}
+
+// checkBase refuses to start over a file that is not what the VM's disk was
+// made over. One that is gone from the store is told of when it is needed.
+func (v *machine) checkBase() error {
+	rec := v.record()
+	if rec.Whole {
+		return nil
+	}
+	if err := v.m.Images.Check(rec.Spec.Image); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("cannot start VM %s, whose disk lies over the image: %w", rec.Name, err)
+	}
+	return nil
 }
 
 // admit looks whether there is room for the VM, and waits for its turn to boot;
@@ -187,6 +200,9 @@ func (a *attempt) writeIntent(ctx context.Context) error {
 func (a *attempt) findKernel(ctx context.Context) (k kernel.Kernel, err error) {
 	err = a.do(ctx, "start.kernel", func() error {
 		k, err = a.vms.Kernels.Ensure(ctx, a.before.Spec.Kernel, a.report)
+		if err == nil && k.NoDeviceMapper && !a.before.Whole {
+			return bad(fmt.Sprintf("kernel %s has no device-mapper any more, and the disk of VM %s needs one", k.Name, a.before.Name), "import a kernel of that name that has it")
+		}
 		return err
 	})
 	return k, err
@@ -402,14 +418,20 @@ func (v *machine) spawn(ctx context.Context, choice vmm.Choice, k kernel.Kernel,
 		Console: tty,
 		Hold:    []*os.File{lock},
 		Devices: devices(choice),
-		Binds: []firecracker.Bind{
+		Binds: append([]firecracker.Bind{
 			{Source: k.Vmlinux, Name: kernelFile, ReadOnly: true},
 			{Source: k.Initramfs, Name: initrdFile, ReadOnly: true},
 			{Source: k.Modules, Name: modulesFile, ReadOnly: true},
-			{Source: rec.Rootfs, Name: baseFile, ReadOnly: true},
-			{Source: v.disk(), Name: cowFile},
-		},
+		}, v.diskBinds()...),
 	})
+}
+
+// diskBinds are the files that the VM's disk is made of.
+func (v *machine) diskBinds() []firecracker.Bind {
+	if v.record().Whole {
+		return []firecracker.Bind{{Source: v.disk(), Name: baseFile}}
+	}
+	return []firecracker.Bind{{Source: v.record().Rootfs, Name: baseFile, ReadOnly: true}, {Source: v.disk(), Name: cowFile}}
 }
 
 func devices(choice vmm.Choice) []string {
@@ -423,8 +445,8 @@ func devices(choice vmm.Choice) []string {
 // order in the guest, which banger-init is told on the command line.
 func (v *machine) configureVMM(ctx context.Context, c *firecracker.Client) error {
 	rec := v.record()
-	args := bootArgs(rec.Spec)
-	yes, no := true, false
+	args := bootArgs(rec)
+	yes := true
 	return first(
 		func() error {
 			return c.PutMachineConfig(ctx, firecracker.MachineConfig{VCPUCount: rec.Spec.VCPUs, MemSizeMiB: int(rec.Spec.MemoryMiB)})
@@ -432,12 +454,7 @@ func (v *machine) configureVMM(ctx context.Context, c *firecracker.Client) error
 		func() error {
 			return c.PutBootSource(ctx, firecracker.BootSource{KernelImagePath: kernelFile, InitrdPath: initrdFile, BootArgs: &args})
 		},
-		func() error {
-			return c.PutDrive(ctx, firecracker.Drive{DriveID: "base", PathOnHost: baseFile, IsReadOnly: &yes})
-		},
-		func() error {
-			return c.PutDrive(ctx, firecracker.Drive{DriveID: "cow", PathOnHost: cowFile, IsReadOnly: &no, CacheType: firecracker.CacheWriteback})
-		},
+		func() error { return putDisk(ctx, c, rec.Whole) },
 		func() error {
 			return c.PutDrive(ctx, firecracker.Drive{DriveID: "modules", PathOnHost: modulesFile, IsReadOnly: &yes})
 		},
@@ -449,6 +466,17 @@ func (v *machine) configureVMM(ctx context.Context, c *firecracker.Client) error
 		},
 		func() error { return c.PutEntropy(ctx, firecracker.Entropy{}) },
 	)
+}
+
+// putDisk gives the machine the drives that its disk is made of.
+func putDisk(ctx context.Context, c *firecracker.Client, whole bool) error {
+	yes, no := true, false
+	if whole {
+		return c.PutDrive(ctx, firecracker.Drive{DriveID: "base", PathOnHost: baseFile, IsReadOnly: &no, CacheType: firecracker.CacheWriteback})
+	}
+	return errors.Join(
+		c.PutDrive(ctx, firecracker.Drive{DriveID: "base", PathOnHost: baseFile, IsReadOnly: &yes}),
+		c.PutDrive(ctx, firecracker.Drive{DriveID: "cow", PathOnHost: cowFile, IsReadOnly: &no, CacheType: firecracker.CacheWriteback}))
 }
 
 func first(calls ...func() error) error {
@@ -463,11 +491,15 @@ func first(calls ...func() error) error {
 // bootArgs is the kernel's command line. It is quiet because each byte on the
 // serial console costs a guest exit; the i8042 words keep the kernel from
 // probing for devices that are not there.
-func bootArgs(s Spec) string {
+func bootArgs(r Record) string {
+	drives := "banger.base=vda banger.cow=vdb banger.modules=vdc"
+	if r.Whole {
+		drives = "banger.base=vda banger.modules=vdb"
+	}
 	return fmt.Sprintf("console=ttyS0 quiet loglevel=4 reboot=k panic=1 net.ifnames=0"+
 		" i8042.noaux i8042.nomux i8042.dumbkbd 8250.nr_uarts=1"+
 		" systemd.show_status=false rd.systemd.show_status=false"+
-		" banger.base=vda banger.cow=vdb banger.modules=vdc banger.disk=%d", s.DiskMiB<<20)
+		" %s banger.disk=%d", drives, r.Spec.DiskMiB<<20)
 }
 
 // awaitAgent waits for the guest's agent. A guest that does not answer in time

@@ -155,7 +155,18 @@ func (m *Manager) Show(nameOrID string) (api.VM, error) {
 func (m *Manager) UsesImage(name string) []string {
 	var users []string
 	for _, v := range m.all() {
-		if r := v.record(); r.Spec.Image == name {
+		if r := v.record(); r.Spec.Image == name && !r.Whole {
+			users = append(users, r.Name)
+		}
+	}
+	return users
+}
+
+// UsesKernel tells which VMs, by name, start with the kernel.
+func (m *Manager) UsesKernel(name string) []string {
+	var users []string
+	for _, v := range m.all() {
+		if r := v.record(); r.Spec.Kernel == name {
 			users = append(users, r.Name)
 		}
 	}

@@ -115,6 +115,7 @@ func run(t *testing.T, dir string) {
 			"spoil":      spoilBundles,
 			"emptystore": emptyStore,
 			"dockerhub":  dockerHub,
+			"modulesof":  modulesOf,
 		},
 	})
 }
@@ -146,6 +147,7 @@ func setupFor(env *testscript.Env, atEnd func(func())) error {
 		"SERVER":             testenv.ServerName,
 		"BUILD":              buildDir,
 		"INITS":              initsDir,
+		"STORE":              filepath.Join(storeDir, "banger"),
 		"WAIT":               or(waitFlag, "--wait=agent"),
 	} {
 		env.Setenv(name, value)

@@ -49,3 +49,23 @@ func emptyStore(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	ts.Setenv("XDG_DATA_HOME", dir)
 }
+
+// modulesOf KERNEL DIR WITHOUT… writes the modules of a kernel of the store
+// into DIR, but those named, as a host has them in /lib/modules.
+func modulesOf(ts *testscript.TestScript, neg bool, args []string) {
+	dir := ts.MkAbs(args[1])
+	ts.Check(os.MkdirAll(dir, 0o755))
+	drive := filepath.Join(storeDir, "banger", "kernels", args[0], "modules.ext4")
+	out, err := exec.Command("/sbin/debugfs", "-R", "rdump / "+dir, drive).CombinedOutput()
+	if err != nil {
+		ts.Fatalf("cannot unpack the modules: %v\n%s", err, out)
+	}
+	ts.Check(filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		for _, name := range args[2:] {
+			if err == nil && filepath.Base(path) == name+".ko" {
+				return os.Remove(path)
+			}
+		}
+		return err
+	}))
+}

@@ -87,6 +87,9 @@ func boot() error {
 	if err != nil {
 		return err
 	}
+	if err := modules.waitFor("ext4.ko"); err != nil {
+		return err
+	}
 	if err := mountRoot(root); err != nil {
 		return err
 	}
