@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"strings"
@@ -8,6 +9,7 @@ import (
 	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/internal/daemon/op"
 	"github.com/banger-vm/banger/internal/kernel"
+	"github.com/banger-vm/banger/internal/progress"
 )
 
 func (d *Daemon) getKernels(w http.ResponseWriter, _ *http.Request) error {
@@ -38,10 +40,10 @@ func (d *Daemon) getKernel(w http.ResponseWriter, r *http.Request) error {
 }
 
 // getsKernel runs an operation that ends with a kernel.
-func (d *Daemon) getsKernel(w http.ResponseWriter, what, name string, do func(o *op.Op) (kernel.Kernel, error)) {
-	o := op.Begin(w)
-	d.Log.Info("kernel "+what, "op", o.ID, "kernel", name)
-	k, err := do(o)
+func (d *Daemon) getsKernel(w http.ResponseWriter, r *http.Request, what, name string, do func(ctx context.Context, report progress.Func) (kernel.Kernel, error)) {
+	ctx, o := op.Begin(r.Context(), w, d.Log)
+	o.Log.Info("kernel "+what, "kernel", name)
+	k, err := do(ctx, o.Report)
 	if err != nil {
 		d.fail(o, err)
 		return
@@ -55,8 +57,8 @@ func (d *Daemon) postKernelPull(w http.ResponseWriter, r *http.Request) error {
 	if err := read(w, r, &req); err != nil {
 		return err
 	}
-	d.getsKernel(w, "pull", req.Name, func(o *op.Op) (kernel.Kernel, error) {
-		return d.Kernels.Pull(r.Context(), req.Name, o.Report)
+	d.getsKernel(w, r, "pull", req.Name, func(ctx context.Context, report progress.Func) (kernel.Kernel, error) {
+		return d.Kernels.Pull(ctx, req.Name, report)
 	})
 	return nil
 }
@@ -66,8 +68,8 @@ func (d *Daemon) postKernelImport(w http.ResponseWriter, r *http.Request) error 
 	if err := read(w, r, &req); err != nil {
 		return err
 	}
-	d.getsKernel(w, "import", req.Name, func(o *op.Op) (kernel.Kernel, error) {
-		return d.Kernels.Import(r.Context(), req.Name, kernel.Files{Vmlinux: req.Vmlinux, Modules: req.Modules, Initrd: req.Initrd}, o.Report)
+	d.getsKernel(w, r, "import", req.Name, func(ctx context.Context, report progress.Func) (kernel.Kernel, error) {
+		return d.Kernels.Import(ctx, req.Name, kernel.Files{Vmlinux: req.Vmlinux, Modules: req.Modules, Initrd: req.Initrd}, report)
 	})
 	return nil
 }
