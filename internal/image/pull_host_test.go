@@ -13,6 +13,7 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -565,6 +566,31 @@ func TestKilledOCIPull(t *testing.T) {
 		}
 		if left, _ := filepath.Glob(filepath.Join(s.Cache, "oci/sha256/*.partial")); len(left) > 0 {
 			t.Errorf("after %s: left %v", step, left)
+		}
+	}
+}
+
+// TestPullFillsTheDisk pulls where there is no room: it is told before the work,
+// where that can be known, and nothing is left.
+func TestPullFillsTheDisk(t *testing.T) {
+	w := newWorkbench(t, startRegistry(t, ""))
+	noise := make([]byte, 8<<20)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(noise)
+	w.layers("noise", tarLayer(t, tarFile("noise", string(noise))))
+	w.layers("text", tarLayer(t, tarFile("text", strings.Repeat("all work and no play ", 400_000))))
+	for name, say := range map[string]string{"noise": "disk space", "text": "no space is left"} {
+		s := &Store{Dir: t.TempDir(), Cache: t.TempDir()}
+		if err := unix.Mount("tmpfs", s.Dir, "tmpfs", 0, "size=4m"); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = unix.Unmount(s.Dir, unix.MNT_DETACH) })
+		_, err := s.Pull(t.Context(), api.PullImage{Reference: w.push(name)}, progress.Discard)
+		var told *api.Error
+		if !errors.As(err, &told) || told.Kind != api.KindNoSpace || !strings.Contains(err.Error(), say) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if left := unfinished(t, s); len(left) > 0 {
+			t.Errorf("%s: left %v", name, left)
 		}
 	}
 }

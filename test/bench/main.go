@@ -40,6 +40,7 @@ var measures = []measure{
 	{"forty boots", fortyBoots},
 	{"exec", execLatency},
 	{"throughput", throughput},
+	{"container image", containerPull},
 	{"daemon", daemonCosts},
 	{"twenty", twentyAtOnce},
 	{"clock", clockDrift},
@@ -50,6 +51,12 @@ func main() {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	if what := os.Getenv(pullVar); what != "" {
+		if err := pullHere(ctx, what); err != nil {
+			fail(err)
+		}
+		return
+	}
 	if !testenv.Entered() {
 		if err := fetch(ctx, *only); err != nil {
 			fail(err)

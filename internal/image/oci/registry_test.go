@@ -18,6 +18,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -376,6 +377,52 @@ func TestRetryAfter(t *testing.T) {
 	_, _, err := pull(t, t.TempDir(), host+"/app:1", "linux/amd64")
 	if kindOf(err) != api.KindUnreachable || !strings.Contains(err.Error(), "limits") || r.later != 99 {
 		t.Errorf("an hour: %v, asked %d times", err, 100-r.later)
+	}
+}
+
+// TestTokenAndRedirect asks a registry as the large ones are: it sends who asks
+// to another server for a token, and for blobs to a third, which must not see
+// the token.
+func TestTokenAndRedirect(t *testing.T) {
+	r := newRegistry()
+	l := layer(t, 0, file("a"))
+	r.tags["1"] = r.image("amd64", plain, l)
+	var leaked, stored atomic.Int32
+	storage := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		stored.Add(1)
+		if q.Header.Get("Authorization") != "" {
+			leaked.Add(1)
+		}
+		r.serveBlob(w, q, strings.TrimPrefix(q.URL.Path, "/"))
+	}))
+	defer storage.Close()
+	tokens := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		if q.FormValue("scope") != "repository:app:pull" {
+			w.WriteHeader(http.StatusForbidden)
+			return
+		}
+		_ = json.NewEncoder(w).Encode(object{"token": "opaque"})
+	}))
+	defer tokens.Close()
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		switch {
+		case q.Header.Get("Authorization") != "Bearer opaque":
+			w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm=%q,service="test"`, strings.Replace(tokens.URL, "127.0.0.1", "localhost", 1)))
+			w.WriteHeader(http.StatusUnauthorized)
+		case strings.HasPrefix(q.URL.Path, "/v2/app/blobs/"):
+			http.Redirect(w, q, storage.URL+"/"+strings.TrimPrefix(q.URL.Path, "/v2/app/blobs/"), http.StatusTemporaryRedirect)
+		default:
+			r.ServeHTTP(w, q)
+		}
+	}))
+	defer front.Close()
+	t.Setenv("DOCKER_CONFIG", t.TempDir())
+	m, _, err := pull(t, t.TempDir(), strings.TrimPrefix(front.URL, "http://")+"/app:1", "linux/amd64")
+	if err != nil || m.paths() != "a" {
+		t.Fatal(err)
+	}
+	if stored.Load() != 2 || leaked.Load() > 0 {
+		t.Errorf("%d blobs from storage, %d with the token", stored.Load(), leaked.Load())
 	}
 }
 
