@@ -130,7 +130,7 @@ func TestErrorsNameTheirPlaceAndTheCure(t *testing.T) {
 		{"network's own address", "bridge_ip = '172.16.0.0'\n", nil, nil, "must be an address of a host", ""},
 		{"broadcast address", "bridge_ip = '172.16.0.255'\n", nil, nil, "must be an address of a host", ""},
 		{"IPv6 bridge", "bridge_ip = 'fd00::1'\n", nil, nil, "must be an IPv4 address", ""},
-		{"tiny network", "cidr = '172.16.0.0/30'\n", nil, nil, "between /8 and /29", ""},
+		{"tiny network", "cidr = '172.16.0.0/31'\n", nil, nil, "between /16 and /30", ""},
 		{"dns", "default_dns = 'ns.example'\n", nil, nil, "must be addresses", ""},
 		{"mirror", "mirror = 'deb.example/debian'\n", nil, nil, "must be an http:// or https:// address", ""},
 		{"listen", "web_listen_addr = '7777'\n", nil, nil, "must be host:port", ""},

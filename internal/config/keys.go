@@ -168,6 +168,13 @@ func setBridgeIP(c *Config, s string) error {
 	return nil
 }
 
+// The prefix lengths that the network can be: those of package network, which
+// says why.
+const (
+	widestRange    = 16
+	narrowestRange = 30
+)
+
 // setCIDR comes after bridge_ip in the table. A bare length takes bridge_ip's
 // own network.
 func setCIDR(c *Config, s string) error {
@@ -179,8 +186,8 @@ func setCIDR(c *Config, s string) error {
 	if err != nil || !network.Addr().Is4() {
 		return errors.New("must be an IPv4 network such as 172.16.0.0/24")
 	}
-	if network.Bits() < 8 || network.Bits() > 29 {
-		return errors.New("must have a prefix length between /8 and /29")
+	if network.Bits() < widestRange || network.Bits() > narrowestRange {
+		return fmt.Errorf("must have a prefix length between /%d and /%d", widestRange, narrowestRange)
 	}
 	if !network.Contains(ip) {
 		return fmt.Errorf("must contain bridge_ip, which is %s", ip)

@@ -74,6 +74,9 @@ func (d *Daemon) handler() http.Handler {
 	mux := http.NewServeMux()
 	for _, route := range routes {
 		mux.HandleFunc(route.pattern, func(w http.ResponseWriter, r *http.Request) {
+			answer := &answered{ResponseWriter: w}
+			w = answer
+			defer d.survive(answer, r)
 			if err := route.handle(d, w, r); err != nil {
 				d.refuse(w, r, err)
 			}

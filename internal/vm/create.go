@@ -191,11 +191,11 @@ func (m *Manager) taken() []network.Lease {
 
 // erase removes all that is on disk of a VM, and the VM from the list.
 func (v *machine) erase() error {
-	id := v.record().ID
+	was := v.describe()
 	if err := errors.Join(v.clearRunDir(), os.RemoveAll(v.dir)); err != nil {
 		return fmt.Errorf("cannot remove the VM's directory: %w", err)
 	}
-	v.m.forget(id)
+	v.m.forget(was)
 	v.log.close() // whoever follows the log learns that the VM is gone, now that it is
 	return nil
 }

@@ -71,10 +71,36 @@ func (m *Manager) all() []*machine {
 	return list
 }
 
-func (m *Manager) forget(id string) {
+// deletedMost bounds how many deleted VMs are remembered.
+const deletedMost = 1000
+
+// forget takes a VM off the list. One that was deleted, unlike one whose create
+// failed, is remembered for who deletes it again.
+func (m *Manager) forget(was api.VM) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	delete(m.vms, id)
+	delete(m.vms, was.ID)
+	if was.State == api.StateDeleting {
+		m.deleted = append(m.deleted[max(0, len(m.deleted)+1-deletedMost):], was)
+	}
+}
+
+func (m *Manager) isForgotten(id string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.vms[id] == nil
+}
+
+// deletedVM gives the VM that went by a name or an id and was deleted last.
+func (m *Manager) deletedVM(nameOrID string) (api.VM, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, was := range slices.Backward(m.deleted) {
+		if was.ID == nameOrID || was.Name == nameOrID {
+			return was, true
+		}
+	}
+	return api.VM{}, false
 }
 
 // begin takes the VM's turn; the caller calls end. When the VM's VMM has just

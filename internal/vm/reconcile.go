@@ -232,7 +232,28 @@ func (v *machine) adopt(process *firecracker.Process) error {
 		}
 	}
 	v.supervise(r)
+	if rec.State == api.StatePaused {
+		v.m.workers.Go(func() { v.haltAgain(r) })
+	}
 	return nil
+}
+
+// haltAgain pauses a VM whose record says that it is paused: the last daemon may
+// have died before it came to that, or when it had just let the VM run on.
+func (v *machine) haltAgain(r *run) {
+	ctx, cancel := context.WithTimeout(r.ctx, killTimeout)
+	defer cancel()
+	end, err := v.begin(ctx)
+	if err != nil {
+		return
+	}
+	defer end()
+	if v.record().State != api.StatePaused || v.running() != r {
+		return
+	}
+	if err := v.halt(ctx, r); err != nil {
+		v.log.add("daemon", err.Error())
+	}
 }
 
 // settleUnseen deals with a VMM that ended while no daemon looked, or whose end

@@ -17,11 +17,13 @@ var (
 	StopSteps   = []string{"stop.record", "stop.shutdown", "stop.kill"}
 	EndSteps    = []string{"end.network", "end.directory", "end.commit"}
 	DeleteSteps = []string{"delete.record", "delete.kill", "delete.directory"}
+	PauseSteps  = []string{"pause.record", "pause.vmm"}
+	ResumeSteps = []string{"resume.vmm", "resume.record"}
 )
 
 var known = func() map[string]bool {
 	all := map[string]bool{}
-	for _, list := range [][]string{CreateSteps, StartSteps, StopSteps, EndSteps, DeleteSteps} {
+	for _, list := range [][]string{CreateSteps, StartSteps, StopSteps, EndSteps, DeleteSteps, PauseSteps, ResumeSteps} {
 		for _, name := range list {
 			all[name] = true
 		}

@@ -139,11 +139,14 @@ func (v *machine) kill(ctx context.Context, r *run) error {
 }
 
 // Delete removes a VM and all that it has. Its guest is not shut down, since
-// its disk goes anyway. A VM that is already gone is no error for one who holds
-// its id.
+// its disk goes anyway. A VM that this daemon knows to be deleted, by this call
+// said again or by another one, is no error; a name that no VM ever had is.
 func (m *Manager) Delete(ctx context.Context, nameOrID string, report progress.Func) (api.VM, error) {
 	v, err := m.find(nameOrID)
 	if err != nil {
+		if was, ok := m.deletedVM(nameOrID); ok {
+			return was, nil
+		}
 		return api.VM{}, err
 	}
 	end, err := v.beginAfter(ctx)
@@ -152,6 +155,9 @@ func (m *Manager) Delete(ctx context.Context, nameOrID string, report progress.F
 	}
 	defer end()
 	was := v.describe()
+	if m.isForgotten(was.ID) {
+		return was, nil // by another delete, which had the turn
+	}
 	return was, v.delete(ctx, report)
 }
 

@@ -96,6 +96,8 @@ type Manager struct {
 
 	mu  sync.Mutex
 	vms map[string]*machine // by id
+	// deleted is the VMs that are no more, the last one last.
+	deleted []api.VM
 
 	netMu    sync.Mutex
 	attached map[string]network.Lease // by id of the running VM

@@ -371,7 +371,7 @@ func (s *station) agrees() []api.VM {
 	for _, v := range first {
 		ids = append(ids, v.ID)
 		switch {
-		case v.State == api.StateRunning:
+		case v.State == api.StateRunning || v.State == api.StatePaused:
 			running = append(running, v.ID)
 			pids = append(pids, fmt.Sprint(v.VMM.PID))
 			taps = append(taps, s.tapOf(v.ID))

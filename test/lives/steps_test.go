@@ -16,7 +16,7 @@ import (
 
 func TestEveryStepHasOneName(t *testing.T) {
 	var all []string
-	for _, list := range [][]string{vm.CreateSteps, vm.StartSteps, vm.StopSteps, vm.EndSteps, vm.DeleteSteps} {
+	for _, list := range [][]string{vm.CreateSteps, vm.StartSteps, vm.StopSteps, vm.EndSteps, vm.DeleteSteps, vm.PauseSteps, vm.ResumeSteps} {
 		all = append(all, list...)
 	}
 	slices.Sort(all)
@@ -29,7 +29,13 @@ func TestEveryStepHasOneName(t *testing.T) {
 // one that dies at the step, then again with a healthy one, which starts by
 // looking whether all agrees.
 func walk(t *testing.T, steps []string, prepare func(*station), do func(*station) error, again func(*station)) {
-	s := newStation(t)
+	walkOn(newStation(t), t, steps, prepare, do, again)
+}
+
+// errAsked is for a deed that is no command and has no answer.
+var errAsked = errors.New("asked for")
+
+func walkOn(s *station, t *testing.T, steps []string, prepare func(*station), do func(*station) error, again func(*station)) {
 	for _, step := range steps {
 		s.T = t
 		t.Run(step, func(t *testing.T) {
@@ -160,7 +166,7 @@ func TestKillAtEveryStepOfAnEnd(t *testing.T) {
 			}
 			do := func(s *station) error {
 				s.end("one", end.word)
-				return errors.New("asked for")
+				return errAsked
 			}
 			walk(t, vm.EndSteps, prepare, do, func(s *station) {
 				if end.state != api.StateRunning { // else it is just starting
@@ -190,7 +196,7 @@ func TestKillDuringAReboot(t *testing.T) {
 	}
 	reboot := func(s *station) error {
 		s.end("one", "reboot")
-		return errors.New("asked for")
+		return errAsked
 	}
 	walk(t, steps, prepare, reboot, func(s *station) {
 		s.awaitState("one", is(api.StateRunning))
@@ -204,12 +210,39 @@ func TestKillAtEveryStepOfDelete(t *testing.T) {
 	remove := func(s *station) error { return s.client.DeleteVM(s.ctx(), "one", nil) }
 	walk(t, vm.DeleteSteps, aRunningVM, remove, func(s *station) {
 		s.agrees()
-		var e *api.Error
-		if err := remove(s); err != nil && !(errors.As(err, &e) && e.Kind == api.KindNotFound) {
-			s.Error(err)
-		}
+		s.check(remove(s))
 		if left := s.agrees(); len(left) > 0 {
 			s.Errorf("left: %v", left)
 		}
 	})
+}
+
+// A delete of what is deleted is no error, by name or by id, after the other or
+// beside it; of what never was it is one.
+func TestDeleteAgain(t *testing.T) {
+	s := newStation(t)
+	s.start("")
+	v := s.run("one")
+	results := make(chan error, 5)
+	for range cap(results) {
+		go func() { results <- s.client.DeleteVM(s.ctx(), "one", nil) }()
+	}
+	for range cap(results) {
+		if err := <-results; err != nil {
+			t.Error(err)
+		}
+	}
+	s.check(s.client.DeleteVM(s.ctx(), v.ID, nil))
+	s.check(s.client.DeleteVM(s.ctx(), "one", nil))
+	var e *api.Error
+	if err := s.client.DeleteVM(s.ctx(), "two", nil); !errors.As(err, &e) || e.Kind != api.KindNotFound {
+		t.Errorf("of a VM that never was: %v", err)
+	}
+	next := s.run("one")
+	s.check(s.client.DeleteVM(s.ctx(), v.ID, nil))
+	if s.vm("one").ID != next.ID {
+		t.Error("the VM that has the name now is another")
+	}
+	s.agrees()
+	s.empty()
 }

@@ -1,0 +1,31 @@
+package main
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"github.com/banger-vm/banger/internal/config"
+	"github.com/banger-vm/banger/internal/network"
+)
+
+// What the configuration takes for a range of addresses the network can be, and
+// what it refuses the network refuses.
+func TestConfigAndNetworkAgreeOnRanges(t *testing.T) {
+	t.Setenv("HOME", t.TempDir())
+	t.Setenv("XDG_RUNTIME_DIR", t.TempDir())
+	taken := 0
+	for bits := range 33 {
+		_, err := config.Load(config.Options{Flags: map[string]string{"bridge_ip": "172.16.0.1", "cidr": fmt.Sprintf("/%d", bits)}})
+		asked := network.Config{Bridge: "b0", Addr: netip.PrefixFrom(netip.MustParseAddr("172.16.0.1"), bits)}.Check()
+		if (err == nil) != (asked == nil) {
+			t.Errorf("/%d: the configuration says %v, the network %v", bits, err, asked)
+		}
+		if err == nil {
+			taken++
+		}
+	}
+	if taken != 15 { // /16 to /30
+		t.Errorf("%d ranges are taken", taken)
+	}
+}

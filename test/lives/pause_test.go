@@ -1,0 +1,103 @@
+//go:build hosttest
+
+package lives
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/firecracker"
+	"github.com/banger-vm/banger/internal/vm"
+)
+
+// diskOfItsOwn gives the station's VMs a filesystem of their own, with a ballast
+// that makes it nearly full as soon as it shrinks.
+func (s *station) diskOfItsOwn() {
+	s.Helper()
+	dir := filepath.Join(s.dir, "state")
+	s.check(unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1g"))
+	s.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			s.Error(err)
+		}
+	})
+	s.check(os.WriteFile(filepath.Join(dir, "ballast"), make([]byte, 20<<20), 0o600))
+}
+
+// fill leaves a MiB of the filesystem free, and room gives it back.
+func (s *station) fill() {
+	s.Helper()
+	var st unix.Statfs_t
+	dir := filepath.Join(s.dir, "state")
+	s.check(unix.Statfs(dir, &st))
+	used := int64(st.Blocks-st.Bfree) * st.Bsize
+	s.check(unix.Mount("", dir, "", unix.MS_REMOUNT, fmt.Sprintf("size=%d", used+1<<20)))
+}
+
+func (s *station) room() {
+	s.Helper()
+	s.check(unix.Mount("", filepath.Join(s.dir, "state"), "", unix.MS_REMOUNT, "size=1g"))
+}
+
+// bangerd dies at each step of the pause that a full disk asks for: the next one
+// pauses the VM all the same, and lets it run on when there is room.
+func TestKillAtEveryStepOfAPause(t *testing.T) {
+	walkPause(t, vm.PauseSteps, (*station).room, func(s *station) error { s.fill(); return errAsked }, func(s *station) {
+		s.awaitState("one", is(api.StatePaused))
+		s.awaitHalted("one")
+		s.agrees()
+		s.room()
+	})
+}
+
+// awaitHalted asks a VM's VMM itself whether it is paused.
+func (s *station) awaitHalted(name string) {
+	s.Helper()
+	vmm := firecracker.NewClient(filepath.Join(s.runDir(s.vm(name).ID), "api.sock"))
+	defer vmm.Close()
+	for late := time.Now().Add(patience); ; {
+		info, err := vmm.Describe(s.ctx())
+		s.check(err)
+		if info.State == firecracker.StatePaused {
+			return
+		}
+		if time.Now().After(late) {
+			s.Fatalf("the VMM is %s", info.State)
+		}
+	}
+}
+
+// It dies at each step of the resume: the VM is never left paused.
+func TestKillAtEveryStepOfAResume(t *testing.T) {
+	paused := func(s *station) {
+		s.fill()
+		s.awaitState("one", is(api.StatePaused))
+	}
+	walkPause(t, vm.ResumeSteps, paused, func(s *station) error { s.room(); return errAsked }, func(*station) {})
+}
+
+// walkPause walks with a VM that in the end must run on, the same boot, and
+// answer.
+func walkPause(t *testing.T, steps []string, before func(*station), do func(*station) error, after func(*station)) {
+	var boot string
+	prepare := func(s *station) {
+		s.run("one")
+		boot = s.exec("one", "boot")
+		before(s)
+	}
+	s := newStation(t)
+	s.diskOfItsOwn()
+	walkOn(s, t, steps, prepare, do, func(s *station) {
+		after(s)
+		s.awaitState("one", is(api.StateRunning))
+		if now := s.exec("one", "boot"); now != boot {
+			s.Error("it is another boot")
+		}
+	})
+}
