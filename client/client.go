@@ -1,6 +1,6 @@
 // Package client talks to bangerd, banger's daemon, over its unix socket: typed
-// calls, the events of long operations, and the streams of exec and ssh. It
-// starts the daemon when none runs. The command line, the web UI and the tests
+// calls, the events of long operations, and the streams of commands, files and
+// ssh. It starts the daemon when none runs. [Default] is where to begin. The command line, the web UI and the tests
 // are built on it, and any Go program may be.
 //
 // Every error that a call gives is, or wraps, an [api.Error]: its kind is for

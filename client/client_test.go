@@ -18,6 +18,7 @@ import (
 
 	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/client"
+	"github.com/banger-vm/banger/internal/config"
 	"github.com/banger-vm/banger/internal/testdaemon"
 )
 
@@ -28,6 +29,10 @@ const daemonEnv = "BANGER_TEST_DAEMON"
 func TestMain(m *testing.M) {
 	if how := os.Getenv(daemonEnv); how != "" {
 		os.Exit(daemon(how, os.Args[1]))
+	}
+	if name := os.Getenv("BANGER_CLIENT_EXAMPLE"); name != "" {
+		examples[name]()
+		os.Exit(0)
 	}
 	os.Exit(m.Run())
 }
@@ -603,5 +608,22 @@ func TestImagesAndKernels(t *testing.T) {
 	}
 	if f, err := c.DoctorFix(t.Context()); err != nil || len(f.Done) != 1 || !f.Doctor.OK {
 		t.Errorf("got %+v, %v", f, err)
+	}
+}
+
+// TestDefaultIsWhereTheCommandLooks compares with banger's own settings.
+func TestDefaultIsWhereTheCommandLooks(t *testing.T) {
+	for _, env := range []map[string]string{{}, {"XDG_RUNTIME_DIR": "/run/user/7", "XDG_STATE_HOME": "/s"}, {"XDG_RUNTIME_DIR": "relative"}} {
+		t.Setenv("HOME", "/home/you")
+		t.Setenv("XDG_RUNTIME_DIR", env["XDG_RUNTIME_DIR"])
+		t.Setenv("XDG_STATE_HOME", env["XDG_STATE_HOME"])
+		c, err := client.Default()
+		if err != nil {
+			t.Fatal(err)
+		}
+		paths, err := config.FindPaths(os.Getenv, os.Getuid())
+		if err != nil || c.Socket() != paths.Socket() {
+			t.Errorf("%s, want %s, %v", c.Socket(), paths.Socket(), err)
+		}
 	}
 }

@@ -132,6 +132,7 @@ signal n killed it, 130 when you interrupted.`,
 		group("config", "The settings", newConfigShowCommand(d)),
 		group("daemon", "bangerd, which starts by itself",
 			newDaemonStatusCommand(d), newDaemonStopCommand(d), newDaemonRestartCommand(d), newDaemonLogsCommand(d)),
+		newMCPCommand(d),
 		newVersionCommand(d),
 	)
 	root.InitDefaultCompletionCmd()

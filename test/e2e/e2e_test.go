@@ -54,6 +54,9 @@ func TestMain(m *testing.M) {
 // inWorld runs the tests in a world of their own, where what they write into
 // the store does not stay.
 func inWorld(tests func() int) (int, error) {
+	if err := fetchNodeModules(); err != nil {
+		fmt.Fprintln(os.Stderr, err) // the one script that needs them fails
+	}
 	if err := testenv.Enter(); err != nil {
 		return 0, err
 	}
@@ -103,6 +106,8 @@ func run(t *testing.T, dir string) {
 			"atonce":     atOnce,
 			"smalldisk":  smallDisk,
 			"interrupt":  interruptAt,
+			"examples":   buildExamples,
+			"example":    runExample,
 			"killat":     killAt,
 			"agrees":     agrees,
 			"unplug":     unplug,
@@ -148,6 +153,8 @@ func setupFor(env *testscript.Env, atEnd func(func())) error {
 		"BUILD":              buildDir,
 		"INITS":              initsDir,
 		"STORE":              filepath.Join(storeDir, "banger"),
+		"MCPCLIENT":          absolute("mcpclient/client.cjs"),
+		"NODE_PATH":          os.Getenv("NODE_PATH"),
 		"WAIT":               or(waitFlag, "--wait=agent"),
 	} {
 		env.Setenv(name, value)
