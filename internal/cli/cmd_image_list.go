@@ -90,6 +90,11 @@ func imageTable(i api.Image) *ui.Table {
 	table.Row("root filesystem", ui.Or(i.Rootfs))
 	table.Row("size", sizeOf(i.Size, i.Local)+", "+sizeOf(i.Used, i.Local)+" on the host")
 	table.Row("file goes with it", yes(i.Managed))
+	if i.Digest != "" {
+		table.Row("container image", ui.Or(i.Reference))
+		table.Row("digest", i.Digest)
+		table.Row("platform", i.Platform)
+	}
 	table.Row("created", moment(i.Created))
 	if i.Detail != "" {
 		table.Row("detail", i.Detail)

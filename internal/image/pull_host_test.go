@@ -6,6 +6,7 @@ import (
 	"archive/tar"
 	"bufio"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -593,4 +594,82 @@ func TestPullFillsTheDisk(t *testing.T) {
 			t.Errorf("%s: left %v", name, left)
 		}
 	}
+}
+
+// TestPullMemory pulls an image of two gigabytes and 100,000 files in a process
+// of its own, and looks at the most memory that it had.
+func TestPullMemory(t *testing.T) {
+	if file := os.Getenv(pullAlone); file != "" {
+		s := &Store{Dir: t.TempDir(), Cache: t.TempDir()}
+		if _, err := s.Pull(t.Context(), api.PullImage{Archive: file, Name: "big"}, progress.Discard); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	cmd := exec.Command(os.Args[0], "-test.run=^TestPullMemory$")
+	cmd.Env = append(os.Environ(), pullAlone+"="+bigArchive(t, 100_000, 21<<10), cacheOfParent+"="+t.TempDir())
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	peak := cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss >> 10
+	t.Logf("%d MiB", peak)
+	if peak > 200 {
+		t.Errorf("it took %d MiB at its peak, want at most 200", peak)
+	}
+}
+
+const pullAlone = "BANGER_TEST_PULL"
+
+// bigArchive writes an OCI archive with one layer of files that have a block of
+// bytes each, the rest zeros.
+func bigArchive(t *testing.T, files, size int) string {
+	t.Helper()
+	dir := t.TempDir()
+	layer, err := os.Create(filepath.Join(dir, "layer"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer layer.Close()
+	packed, plain := sha256.New(), sha256.New()
+	z, err := gzip.NewWriterLevel(io.MultiWriter(layer, packed), gzip.BestSpeed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	entries := tar.NewWriter(io.MultiWriter(z, plain))
+	content := make([]byte, size)
+	copy(content, strings.Repeat("a block ", 512))
+	for i := range files {
+		h := &tar.Header{Typeflag: tar.TypeReg, Name: fmt.Sprintf("d%d/file-number-%d", i/500, i), Mode: 0o644, Size: int64(size), ModTime: then}
+		if err := entries.WriteHeader(h); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := entries.Write(content); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(entries.Close(), z.Close()); err != nil {
+		t.Fatal(err)
+	}
+	length, err := layer.Seek(0, io.SeekEnd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := fmt.Sprintf(`{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":["sha256:%x"]}}`, plain.Sum(nil))
+	manifest := fmt.Sprintf(`{"schemaVersion":2,"config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:%x","size":%d},
+		"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":"sha256:%x","size":%d}]}`,
+		sha256.Sum256([]byte(config)), len(config), packed.Sum(nil), length)
+	index := fmt.Sprintf(`{"schemaVersion":2,"manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:%x","size":%d}]}`,
+		sha256.Sum256([]byte(manifest)), len(manifest))
+	if err := os.MkdirAll(filepath.Join(dir, "blobs/sha256"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	put(t, dir, "index.json", index)
+	for _, text := range []string{config, manifest} {
+		put(t, dir, fmt.Sprintf("blobs/sha256/%x", sha256.Sum256([]byte(text))), text)
+	}
+	if err := os.Rename(layer.Name(), filepath.Join(dir, fmt.Sprintf("blobs/sha256/%x", packed.Sum(nil)))); err != nil {
+		t.Fatal(err)
+	}
+	run(t, "tar", "-c", "-f", filepath.Join(dir, "archive.tar"), "-C", dir, "index.json", "blobs")
+	return filepath.Join(dir, "archive.tar")
 }
