@@ -98,6 +98,10 @@ func exitCode(t *testing.T, err error) int {
 	return exited.ExitCode()
 }
 
+// untilGone is the end of a script that nobody ends: it lives as long as the
+// test's directory, its first argument.
+const untilGone = `while [ -e "$1" ]; do sleep 0.05; done`
+
 func TestFirstSignalReachesTheCommand(t *testing.T) {
 	for _, s := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
 		t.Run(s.String(), func(t *testing.T) {
@@ -154,7 +158,7 @@ func TestKilledClientLeavesNothing(t *testing.T) {
 func TestDaemonThatDiesUnderACommand(t *testing.T) {
 	h := newHome(t)
 	h.run("vm", "create", "--name", "a")
-	c := h.command("vm", "exec", "a", "--", "sh", "-c", "kill -9 $PPID; sleep 1000")
+	c := h.command("vm", "exec", "a", "--", "sh", "-c", "kill -9 $PPID; "+untilGone, "sh", h.dir)
 	out, err := c.CombinedOutput()
 	if code := exitCode(t, err); code != 125 {
 		t.Errorf("exit status %d, want 125", code)
@@ -245,7 +249,7 @@ func TestTerminalIsRestored(t *testing.T) {
 		end    func(t *testing.T, c *exec.Cmd, keys io.Writer)
 	}{
 		{"after the command", "echo up", nil},
-		{"after a signal", "trap '' TERM HUP; echo up; while :; do sleep 0.05; done", func(t *testing.T, c *exec.Cmd, _ io.Writer) {
+		{"after a signal", "trap '' TERM HUP; echo up; " + untilGone, func(t *testing.T, c *exec.Cmd, _ io.Writer) {
 			for range 2 {
 				if err := c.Process.Signal(syscall.SIGTERM); err != nil {
 					t.Fatal(err)
@@ -255,7 +259,7 @@ func TestTerminalIsRestored(t *testing.T) {
 				t.Fatal(err)
 			}
 		}},
-		{"after the daemon's death", "echo up; read key; kill -9 $PPID; sleep 1000", func(t *testing.T, _ *exec.Cmd, keys io.Writer) {
+		{"after the daemon's death", "echo up; read key; kill -9 $PPID; " + untilGone, func(t *testing.T, _ *exec.Cmd, keys io.Writer) {
 			if _, err := keys.Write([]byte("\n")); err != nil {
 				t.Fatal(err)
 			}
@@ -275,7 +279,7 @@ func TestTerminalIsRestored(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			c := h.command("vm", "exec", "a", "--", "sh", "-c", test.script)
+			c := h.command("vm", "exec", "a", "--", "sh", "-c", test.script, "sh", h.dir)
 			c.Stdin, c.Stdout, c.Stderr = theirs, theirs, theirs
 			c.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 			if err := c.Start(); err != nil {
