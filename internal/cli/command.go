@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"strings"
 	"syscall"
@@ -53,17 +54,28 @@ func (o commandOptions) request(d *deps, argv []string) (api.ExecRequest, error)
 			req.Env["TERM"] = name
 		}
 	}
-	for _, e := range o.env {
+	asked, err := environment(o.env)
+	if err != nil {
+		return api.ExecRequest{}, err
+	}
+	maps.Copy(req.Env, asked)
+	return req, nil
+}
+
+// environment reads the --env flags.
+func environment(flags []string) (map[string]string, error) {
+	env := map[string]string{}
+	for _, e := range flags {
 		name, value, set := strings.Cut(e, "=")
 		if name == "" {
-			return api.ExecRequest{}, bad("write --env NAME=VALUE", "%q sets no variable", e)
+			return nil, bad("write --env NAME=VALUE", "%q sets no variable", e)
 		}
 		if !set {
 			value = os.Getenv(name)
 		}
-		req.Env[name] = value
+		env[name] = value
 	}
-	return req, nil
+	return env, nil
 }
 
 func parseWait(s string) (api.Wait, error) {

@@ -31,6 +31,17 @@ func (d *deps) completeKernels(c *cobra.Command, _ []string, _ string) ([]cobra.
 	return names(c.Context(), d, (*client.Client).Kernels, func(k api.Kernel) string { return k.Name })
 }
 
+// completeSessions offers VMs, then the sessions of the one that was chosen.
+func (d *deps) completeSessions(c *cobra.Command, args []string, word string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	if len(args) == 0 {
+		return d.completeVMs(c, args, word)
+	}
+	list := func(quiet *client.Client, ctx context.Context) ([]api.Session, error) {
+		return quiet.Sessions(ctx, args[0])
+	}
+	return names(c.Context(), d, list, func(s api.Session) string { return s.Name })
+}
+
 // names asks the daemon that runs; it starts none for a press of a key.
 func names[T any](ctx context.Context, d *deps, list func(*client.Client, context.Context) ([]T, error), name func(T) string) ([]cobra.Completion, cobra.ShellCompDirective) {
 	quiet := d.client.NeverStart()

@@ -32,6 +32,7 @@ type Config struct {
 	MemoryMiB      int64            // of a VM that names none
 	DiskMiB        int64            // of a VM that names none
 	BootTimeout    time.Duration    // how long a guest may take to get ready
+	DetachKeys     string           // keys that detach from a terminal session, see ParseKeys
 	CredentialSync bool             // guests get the user's credentials
 	Credentials    []Credential     // more of them than the standard ones
 

@@ -50,6 +50,7 @@ func TestDefaults(t *testing.T) {
 		"firecracker_bin": "", "vmm": "auto", "bridge_name": "banger0", "bridge_ip": "172.16.0.1",
 		"cidr": "172.16.0.0/24", "tap_pool_size": "4", "default_dns": "", "web_listen_addr": "127.0.0.1:7777",
 		"mirror": "", "security_mirror": "", "catalogs": "", "log_level": "info", "default_vcpus": "2",
+		"detach_keys":    "ctrl-p,ctrl-q",
 		"default_memory": "2GiB", "default_disk": "20GiB", "boot_timeout": "3m0s", "credential_sync": "true",
 	}
 	got := map[string]string{}
@@ -243,6 +244,34 @@ func TestCredentials(t *testing.T) {
 	for _, off := range []string{"credential_sync = false\n"} {
 		if c, _, err := load(t, off, nil, nil); err != nil || c.CredentialSync {
 			t.Errorf("%+v, %v", c, err)
+		}
+	}
+}
+
+func TestKeys(t *testing.T) {
+	for text, want := range map[string]string{
+		"ctrl-p,ctrl-q": "\x10\x11", "ctrl-a, d": "\x01d", "CTRL-[": "\x1b", "ctrl-@": "\x00", "none": "", "~,.": "~.",
+	} {
+		if got, err := config.ParseKeys(text); err != nil || string(got) != want {
+			t.Errorf("%q: %q, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"", "ctrl-", "ctrl-1", "ctrl-pq", "pq", "ctrl-p,", "é", "alt-x"} {
+		if got, err := config.ParseKeys(text); err == nil {
+			t.Errorf("%q: %q", text, got)
+		}
+	}
+}
+
+func TestBytes(t *testing.T) {
+	for text, want := range map[string]int64{"0": 0, "17": 17, "64K": 64 << 10, "1.5M": 3 << 19, "2GiB": 2 << 30} {
+		if got, err := config.ParseBytes(text); err != nil || got != want {
+			t.Errorf("%q: %d, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"", "M", "-1", "1x", "9999999T"} {
+		if got, err := config.ParseBytes(text); err == nil {
+			t.Errorf("%q: %d", text, got)
 		}
 	}
 }

@@ -106,6 +106,9 @@ var keys = []key{
 	{"credential_sync", "true", "whether guests get your agents' credentials; more files by `[[credential_sync]]` with `host` and `guest`", kindPairs,
 		setCredentials,
 		showCredentials},
+	{"detach_keys", "ctrl-p,ctrl-q", "keys that detach from a terminal session; none: no keys do", kindString,
+		func(c *Config, s string) error { return setKeys(&c.DetachKeys, s) },
+		func(c *Config) string { return c.DetachKeys }},
 }
 
 // The least a VM may be given: below it no default image comes up.

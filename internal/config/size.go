@@ -37,6 +37,21 @@ func ParseMiB(s string) (int64, error) {
 	return int64(mib), nil
 }
 
+// ParseBytes understands "64K", "1.5M" and a bare number of bytes.
+func ParseBytes(s string) (int64, error) {
+	if n, err := strconv.ParseUint(strings.TrimSpace(s), 10, 50); err == nil {
+		return int64(n), nil
+	}
+	trimmed := strings.TrimSpace(s)
+	end := strings.IndexFunc(trimmed, func(r rune) bool { return r != '.' && (r < '0' || r > '9') })
+	n, err := strconv.ParseFloat(trimmed[:max(end, 0)], 64)
+	unit, known := units[strings.ToLower(strings.TrimSpace(trimmed[max(end, 0):]))]
+	if err != nil || !known || n*unit > 1<<50 {
+		return 0, fmt.Errorf("%q is not a size", s)
+	}
+	return int64(n * unit), nil
+}
+
 // FormatMiB writes a size the way ParseMiB reads it, without losing any of it.
 func FormatMiB(mib int64) string {
 	if mib != 0 && mib%1024 == 0 {

@@ -87,7 +87,7 @@ func (s *session) join(conn net.Conn, want proto.Attach) (*attachment, proto.Att
 	if want.Tail != nil {
 		at.want.From = max(start, end-min(end, *want.Tail))
 	}
-	answer := proto.Attached{}
+	answer := proto.Attached{From: min(at.want.From, end)}
 	if want.Client != "" {
 		at.hold(s.input.sender(want.Client))
 		answer.Accepted, answer.Taken = at.sender.accepted, at.sender.taken

@@ -291,3 +291,131 @@ func TestBadLogs(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// sessionFrame is output at a position.
+func sessionFrame(conn io.Writer, position uint64, stream byte, data string) {
+	payload := binary.BigEndian.AppendUint64(nil, position)
+	payload = append(binary.BigEndian.AppendUint64(payload, 1), stream)
+	text(conn, proto.TypeSessionData, string(payload)+data)
+}
+
+const (
+	goodSession = `{"name":"a","argv":["x"],"stdin":"pipe","state":"running","started":"2026-01-02T15:04:05Z","log_start":0,"log_end":0}`
+	endSession  = `{"name":"a","argv":["\u001b[2Jx"],"cwd":"\u202e/","stdin":"pipe","state":"ended","reason":"\u0007!","started":"2026-01-02T15:04:05Z","status":7,"log_start":0,"log_end":9}`
+)
+
+// attached relays a session of an ill-willed agent, and returns what the client
+// sees.
+func attached(t *testing.T, act func(net.Conn)) ([]byte, error) {
+	t.Helper()
+	guest, _, err := hostile(t, func(c net.Conn) {
+		text(c, proto.TypeReply, `{"body":{"session":`+goodSession+`}}`)
+		act(c)
+	}).AttachSession(t.Context(), proto.Attach{Name: "a"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, daemon := net.Pipe()
+	seen := make(chan []byte, 1)
+	go func() {
+		all, _ := io.ReadAll(client)
+		seen <- all
+	}()
+	err = host.RelaySession(daemon, guest, "a")
+	return <-seen, err
+}
+
+func TestBadSessionFrames(t *testing.T) {
+	for name, act := range map[string]func(net.Conn){
+		"output of no stream": func(c net.Conn) { sessionFrame(c, 0, 'x', "hi") },
+		"output without end":  func(c net.Conn) { sessionFrame(c, 1<<64-1, 'o', "hi") },
+		"a loss turned around": func(c net.Conn) {
+			text(c, proto.TypeSessionLoss, "\x00\x00\x00\x00\x00\x00\x00\x09\x00\x00\x00\x00\x00\x00\x00\x01")
+		},
+		"a short head":        func(c net.Conn) { text(c, proto.TypeSessionData, "short") },
+		"a long frame":        func(c net.Conn) { raw(c, proto.TypeSessionData, proto.DataHead+proto.MaxData+1, make([]byte, 100_000)) },
+		"input":               func(c net.Conn) { text(c, proto.TypeStdin, "rm -rf /\n") },
+		"output of a command": func(c net.Conn) { text(c, proto.TypeStdout, "hi") },
+		"nothing":             func(net.Conn) {},
+		"another's end":       func(c net.Conn) { text(c, proto.TypeSessionEnd, strings.Replace(goodSession, `"a"`, `"b"`, 1)) },
+		"an unknown state":    func(c net.Conn) { text(c, proto.TypeSessionEnd, strings.Replace(goodSession, "running", "\x1b", 1)) },
+		"no status of any process": func(c net.Conn) {
+			text(c, proto.TypeSessionEnd, strings.Replace(endSession, `"status":7`, `"status":-1`, 1))
+		},
+		"a log that ends before it begins": func(c net.Conn) {
+			text(c, proto.TypeSessionEnd, strings.Replace(goodSession, `"log_start":0`, `"log_start":1`, 1))
+		},
+	} {
+		seen, err := attached(t, act)
+		if err == nil {
+			t.Errorf("%s was taken", name)
+			continue
+		}
+		plain(t, err.Error())
+		if len(seen) > 0 {
+			t.Errorf("%s: the client saw %q", name, seen)
+		}
+	}
+	// Output that comes twice, and what is past ending twice.
+	for name, act := range map[string]func(net.Conn){
+		"twice": func(c net.Conn) { sessionFrame(c, 5, 'o', "hello"); sessionFrame(c, 9, 'o', "o") },
+		"two ends": func(c net.Conn) {
+			text(c, proto.TypeSessionLive, "12345678")
+			text(c, proto.TypeSessionLive, "12345678")
+		},
+	} {
+		if _, err := attached(t, act); !errors.Is(err, proto.ErrFrame) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	seen, err := attached(t, func(c net.Conn) {
+		sessionFrame(c, 5, 'e', "\x1b[31m") // output is the command's own affair
+		text(c, proto.TypeSessionEnd, endSession)
+	})
+	if err != nil || !bytes.Contains(seen, []byte("\x1b[31m")) || bytes.Contains(seen, []byte(`\u001b`)) || !bytes.Contains(seen, []byte(`"argv":["[2Jx"],"cwd":"/"`)) {
+		t.Fatalf("%q, %v", seen, err)
+	}
+}
+
+func TestBadSessions(t *testing.T) {
+	list := func(sessions ...string) string { return `{"body":[` + strings.Join(sessions, ",") + `]}` }
+	many := make([]string, proto.MaxSessions+1)
+	for i := range many {
+		many[i] = strings.Replace(goodSession, `"a"`, `"s`+strings.Repeat("x", i%40)+`"`, 1)
+	}
+	for name, answer := range map[string]string{
+		"no list":       `{"body":{}}`,
+		"twice":         list(goodSession, goodSession),
+		"too many":      list(many...),
+		"a path":        list(strings.Replace(goodSession, `"a"`, `"../../etc/passwd"`, 1)),
+		"no name":       list(strings.Replace(goodSession, `"a"`, `""`, 1)),
+		"many words":    list(strings.Replace(goodSession, `"x"`, `"x"`+strings.Repeat(`,"x"`, 5000), 1)),
+		"negative":      list(strings.Replace(goodSession, `"log_end":0`, `"log_end":0,"pid":-1`, 1)),
+		"unknown field": list(`{"\u001b":1}`),
+	} {
+		if _, err := hostile(t, func(c net.Conn) { text(c, proto.TypeReply, answer) }).Sessions(t.Context()); err == nil {
+			t.Errorf("%s was taken", name)
+		} else {
+			plain(t, err.Error())
+		}
+	}
+	for name, answer := range map[string]string{
+		"another session":         `{"body":{"session":` + strings.Replace(goodSession, `"a"`, `"b"`, 1) + `}}`,
+		"more taken than came":    `{"body":{"session":` + goodSession + `,"accepted":1,"taken":2}}`,
+		"more under way than may": `{"body":{"session":` + goodSession + `,"accepted":10000000,"taken":2}}`,
+	} {
+		if _, _, err := hostile(t, func(c net.Conn) { text(c, proto.TypeReply, answer) }).AttachSession(t.Context(), proto.Attach{Name: "a"}); !errors.Is(err, proto.ErrFrame) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	stop := make(chan struct{})
+	defer close(stop)
+	if _, err := hostile(t, accepted(func(net.Conn) { <-stop })).WaitSession(ctx, "a"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatal(err)
+	}
+	if _, err := hostile(t, accepted(func(c net.Conn) { text(c, proto.TypeStdout, "x") })).WaitSession(t.Context(), "a"); !errors.Is(err, proto.ErrFrame) {
+		t.Fatal(err)
+	}
+}

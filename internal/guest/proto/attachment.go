@@ -69,7 +69,7 @@ func (a *Attachment) open() error {
 	a.sending.Lock()
 	defer a.sending.Unlock()
 	a.mu.Lock()
-	a.session = answer.Session
+	a.session, a.want.From = answer.Session, answer.From
 	late, err := a.settle(answer)
 	if a.over {
 		err = errOver

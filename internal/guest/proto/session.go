@@ -124,6 +124,7 @@ type Attach struct {
 // Attached answers an Attach.
 type Attached struct {
 	Session Session `json:"session"`
+	From    uint64  `json:"from"` // the position that the frames begin at
 	// Accepted and Taken count this client's input, in bytes: what has come,
 	// and how much of that the command was given. What comes after Accepted is
 	// to be sent (again).
