@@ -146,6 +146,9 @@ func (t *transfer) run(ctx context.Context) error {
 	}
 	resumed := t.have > 0
 	if err := t.fill(ctx); err != nil {
+		if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+			err = errors.Join(err, os.Remove(t.partial())) // others need the room
+		}
 		return err
 	}
 	got := "sha256:" + hex.EncodeToString(t.sum.Sum(nil))
@@ -221,7 +224,7 @@ func (t *transfer) more(ctx context.Context) error {
 	defer body.Close()
 	if from != t.have {
 		if err := t.restart(); err != nil {
-			return &localError{err}
+			return err
 		}
 	}
 	n, err := io.Copy(&landing{t}, io.LimitReader(body, t.size-t.have))
@@ -242,17 +245,8 @@ func (l *landing) Write(p []byte) (int, error) {
 	l.t.sum.Write(p[:n])
 	l.t.have += int64(n)
 	l.t.grown(int64(n))
-	if err != nil {
-		return n, &localError{err}
-	}
-	return n, nil
+	return n, err
 }
-
-// localError is this host's: asking the registry again does not help.
-type localError struct{ err error }
-
-func (e *localError) Error() string { return e.err.Error() }
-func (e *localError) Unwrap() error { return e.err }
 
 // keep makes the blob durable and then visible.
 func (t *transfer) keep() error {

@@ -19,6 +19,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -609,5 +610,19 @@ func TestReferences(t *testing.T) {
 		if err != nil || ref.String() != test.whole || ref.ImageName() != test.name {
 			t.Errorf("%q: %v, %v", test.in, ref, err)
 		}
+	}
+}
+
+// TestCacheIsNoDirectory has a host's trouble that is not the registry's.
+func TestCacheIsNoDirectory(t *testing.T) {
+	r := newRegistry()
+	r.tags["1"] = r.image("amd64", plain, layer(t, 0, file("a")))
+	host, cache := r.serve(t), filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(cache, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err := pull(t, cache, host+"/app:1", "linux/amd64")
+	if !errors.Is(err, syscall.ENOTDIR) || kindOf(err) != "" {
+		t.Errorf("got %v of kind %q", err, kindOf(err))
 	}
 }

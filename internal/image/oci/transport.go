@@ -7,10 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"strconv"
 	"time"
 
@@ -115,19 +117,25 @@ func retryAfter(value string) (time.Duration, bool) {
 // isFinal tells errors that asking again does not mend.
 func isFinal(err error) bool {
 	var status *statusError
-	var local *localError
 	var told *api.Error
 	var name *net.DNSError
 	var plain tls.RecordHeaderError
 	switch {
 	case errors.As(err, &status):
 		return true // the transport has asked again already
-	case errors.As(err, &local), errors.As(err, &told), errors.As(err, &plain), isCertificate(err):
+	case errors.As(err, &told), errors.As(err, &plain), isLocal(err), isCertificate(err):
 		return true
 	case errors.As(err, &name):
 		return name.IsNotFound
 	}
 	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+}
+
+// isLocal tells errors of this host's files from those of a registry.
+func isLocal(err error) bool {
+	var file *fs.PathError
+	var link *os.LinkError
+	return errors.As(err, &file) || errors.As(err, &link)
 }
 
 func isCertificate(err error) bool {
@@ -222,7 +230,7 @@ func explain(ref Reference, err error) error {
 	var told *api.Error
 	var answer *transport.Error
 	var status *statusError
-	if errors.As(err, &told) || errors.Is(err, context.Canceled) {
+	if errors.As(err, &told) || errors.Is(err, context.Canceled) || isLocal(err) {
 		return err
 	}
 	switch {
