@@ -64,12 +64,14 @@ func (m *Manager) mindSpace(ctx context.Context) time.Duration {
 		m.Log.Error("cannot watch the host's disk", "error", err)
 		return lookSeldom
 	}
+	wait := lookAgain(space)
 	for _, v := range m.all() {
 		if err := v.mindSpace(ctx, space); err != nil {
 			m.Log.Error("cannot act on a disk that is almost full", "vm", v.record().Name, "error", err)
+			wait = lookSeldom // the log may be on the same disk
 		}
 	}
-	return lookAgain(space)
+	return wait
 }
 
 // almostFull begins the reason of a VM that waits for room; by it the next

@@ -116,11 +116,13 @@ func run(t *testing.T, dir string) {
 			"hostslept":  hostSlept,
 			"guestclock": guestClock,
 			"starve":     starve,
-			"serve":      serveFolder,
-			"spoil":      spoilBundles,
-			"emptystore": emptyStore,
-			"dockerhub":  dockerHub,
-			"modulesof":  modulesOf,
+
+			"fillunwatched": fillUnwatched,
+			"serve":         serveFolder,
+			"spoil":         spoilBundles,
+			"emptystore":    emptyStore,
+			"dockerhub":     dockerHub,
+			"modulesof":     modulesOf,
 		},
 	})
 }

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -97,4 +98,44 @@ func starve(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(err)
 		ts.Check(limit.Add(n))
 	}
+}
+
+// fillUnwatched VM HOG CLAIMS kills the daemon, fills the filesystem of HOG, and
+// reads the guest's console in the daemon's place until the guest says that its
+// writer has failed. What the writer claims to have synced goes to CLAIMS, as
+// sha256sum -c reads it.
+func fillUnwatched(ts *testscript.TestScript, neg bool, args []string) {
+	var vm api.VM
+	ask(ts, &vm, "vm", "show", args[0])
+	console, err := os.OpenFile(filepath.Join(ts.Getenv("XDG_RUNTIME_DIR"), "banger/vm", vm.ID, "console"), os.O_RDWR|unix.O_NONBLOCK, 0)
+	ts.Check(err)
+	defer console.Close()
+	ts.Check(console.SetReadDeadline(time.Now().Add(patience)))
+	killDaemon(ts, false, nil)
+	lines := bufio.NewScanner(console)
+	claims := nextClaim(ts, lines) + "\n" // it writes
+	hog, err := os.Create(args[1])
+	ts.Check(err)
+	defer hog.Close()
+	for block := make([]byte, 1<<20); err == nil; {
+		_, err = hog.Write(block)
+	}
+	if !errors.Is(err, unix.ENOSPC) {
+		ts.Fatalf("cannot fill the disk: %v", err)
+	}
+	for claim := nextClaim(ts, lines); claim != "failed"; claim = nextClaim(ts, lines) {
+		claims += claim + "\n"
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[2]), []byte(claims), 0o600))
+}
+
+// nextClaim is the next thing that the guest's writer says on its console.
+func nextClaim(ts *testscript.TestScript, lines *bufio.Scanner) string {
+	for lines.Scan() {
+		if _, claim, ok := strings.Cut(strings.TrimSpace(lines.Text()), "writer: "); ok {
+			return claim
+		}
+	}
+	ts.Fatalf("the guest's console has no more: %v", lines.Err())
+	return ""
 }
