@@ -59,7 +59,24 @@ type CatalogEntry struct {
 	Size   int64  `json:"size"`
 }
 
+// CommitVM makes an image of a VM that does not run (POST /v1/vms/{vm}/commit).
+type CommitVM struct {
+	Name string `json:"name"` // of the image
+}
+
 // TagImage gives an image a second name (POST /v1/images/{image}/tag).
 type TagImage struct {
 	Name string `json:"name"`
+}
+
+// PruneImages deletes the images that no VM uses and that can be had again, but
+// the default one (POST /v1/images/prune).
+type PruneImages struct {
+	DryRun bool `json:"dry_run,omitempty"` // only tell
+}
+
+// PrunedImages answers PruneImages.
+type PrunedImages struct {
+	Images []Image `json:"images"`
+	Freed  int64   `json:"freed_bytes"` // of the host's disk
 }

@@ -50,6 +50,21 @@ func (c *Client) ExportImage(ctx context.Context, name string, req api.ExportIma
 	return *result.Exported, nil
 }
 
+// CommitVM makes an image of a VM that does not run.
+func (c *Client) CommitVM(ctx context.Context, vm, name string, report Report) (api.Image, error) {
+	result, err := c.operation(ctx, vmPath(vm, "/commit"), api.CommitVM{Name: name}, report)
+	if err != nil || result.Image == nil {
+		return api.Image{}, err
+	}
+	return *result.Image, nil
+}
+
+// PruneImages deletes the images that nothing needs.
+func (c *Client) PruneImages(ctx context.Context, req api.PruneImages) (api.PrunedImages, error) {
+	var pruned api.PrunedImages
+	return pruned, c.call(ctx, http.MethodPost, "/v1/images/prune", req, &pruned)
+}
+
 // TagImage gives an image a second name.
 func (c *Client) TagImage(ctx context.Context, name, second string) (api.Image, error) {
 	var image api.Image

@@ -33,6 +33,7 @@ type Images interface {
 	Publish(ctx context.Context, name, folder string, report progress.Func) (catalog.Entry, error)
 	Register(ctx context.Context, name, rootfs, kernel string) (image.Image, error)
 	Tag(ctx context.Context, name, second string) (image.Image, error)
+	Prunable(keep func(name string) bool) ([]image.Image, error)
 	Delete(ctx context.Context, name string) error
 }
 

@@ -60,6 +60,8 @@ var routes = []struct {
 	{"GET /v1/images/{image}", (*Daemon).getImage},
 	{"POST /v1/images/{image}/export", (*Daemon).postExport},
 	{"POST /v1/images/{image}/tag", (*Daemon).postTag},
+	{"POST /v1/images/prune", (*Daemon).postImagesPrune},
+	{"POST /v1/vms/{vm}/commit", (*Daemon).postCommit},
 	{"DELETE /v1/images/{image}", (*Daemon).deleteImage},
 	{"GET /v1/catalogs", (*Daemon).getCatalogs},
 	{"GET /v1/kernels", (*Daemon).getKernels},

@@ -33,6 +33,7 @@ const UIDBase = 720000
 type Images interface {
 	Ensure(ctx context.Context, name string, report progress.Func) (image.Image, error)
 	Check(name string) error
+	Commit(ctx context.Context, c image.Commit, report progress.Func) (image.Image, error)
 }
 
 // Kernels finds kernels.

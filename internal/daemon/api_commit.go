@@ -1,0 +1,59 @@
+package daemon
+
+import (
+	"errors"
+	"net/http"
+
+	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/daemon/op"
+	"github.com/banger-vm/banger/internal/image"
+)
+
+// postCommit makes an image of a VM's disk.
+func (d *Daemon) postCommit(w http.ResponseWriter, r *http.Request) error {
+	var req api.CommitVM
+	if err := read(w, r, &req); err != nil {
+		return err
+	}
+	ctx, o := op.Begin(r.Context(), w, d.Log)
+	o.Log.Info("image commit", "vm", r.PathValue("vm"), "image", req.Name)
+	i, err := d.VMs.Commit(ctx, r.PathValue("vm"), req.Name, o.Report)
+	if err != nil {
+		d.fail(o, err)
+		return nil
+	}
+	made := i.API()
+	o.Result(api.Result{Image: &made})
+	return nil
+}
+
+// postImagesPrune deletes the images that no VM uses and that can be had again,
+// or only tells which those are.
+func (d *Daemon) postImagesPrune(w http.ResponseWriter, r *http.Request) error {
+	var req api.PruneImages
+	if err := read(w, r, &req); err != nil {
+		return err
+	}
+	prunable, err := d.Images.Prunable(func(name string) bool {
+		return name == d.VMs.Defaults.Image || len(d.VMs.UsesImage(name)) > 0
+	})
+	if err != nil {
+		return err
+	}
+	pruned := api.PrunedImages{Images: []api.Image{}}
+	var errs []error
+	for _, i := range prunable {
+		if !req.DryRun {
+			if err := d.Images.Delete(r.Context(), i.Name); err != nil {
+				errs = append(errs, err)
+				continue
+			}
+		}
+		pruned.Images = append(pruned.Images, i.API())
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	pruned.Freed = image.Freed(prunable)
+	return answer(w, pruned)
+}
