@@ -132,6 +132,8 @@ type VM struct {
 	StartedBy string    `json:"last_start_operation,omitempty"` // id of the operation that started it last
 	Warning   string    `json:"warning,omitempty"`              // what was told before the last start
 	Dir       string    `json:"dir"`                            // its directory on the host
+
+	Workspaces []Workspace `json:"workspaces,omitempty"` // that went in
 }
 
 // VMM is the program a running VM runs on.

@@ -105,7 +105,8 @@ func (c *Client) change(ctx context.Context, path string, req any, report Report
 	return *result.VM, nil
 }
 
-// DeleteVM deletes a VM and all that is its own, running or not.
+// DeleteVM deletes a VM and all that is its own, running or not. One with a
+// workspace is refused: [Client.ForceDeleteVM].
 func (c *Client) DeleteVM(ctx context.Context, vm string, report Report) error {
 	_, err := c.operation(ctx, vmPath(vm, "/delete"), nil, report)
 	return err

@@ -2,30 +2,116 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
+	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/internal/cli/ui"
 )
 
-func newVMDeleteCommand(d *deps) *cobra.Command {
-	return &cobra.Command{
-		Use:               "delete <vm>…",
-		Aliases:           []string{"rm"},
-		Short:             "Delete VMs and their disks, running or not",
-		Args:              some("VMs"),
-		ValidArgsFunction: d.completeVMs,
-		RunE:              func(c *cobra.Command, args []string) error { return runVMDelete(c.Context(), d, args) },
-	}
+type vmDeleteOptions struct {
+	force bool
+	save  bool
 }
 
-func runVMDelete(ctx context.Context, d *deps, vms []string) error {
-	return each(vms, func(name string) error {
-		progress := d.progress(false)
-		defer progress.Done()
-		return d.client.DeleteVM(ctx, name, progress.Step)
-	})
+func newVMDeleteCommand(d *deps) *cobra.Command {
+	var o vmDeleteOptions
+	c := &cobra.Command{
+		Use:     "delete <vm>…",
+		Aliases: []string{"rm"},
+		Short:   "Delete VMs and their disks, running or not",
+		Long: `Delete VMs and their disks, running or not. A VM with a workspace whose work has not
+come back is not deleted, unless --save brings it first or --force says that it may go.`,
+		Args:              some("VMs"),
+		ValidArgsFunction: d.completeVMs,
+		RunE:              func(c *cobra.Command, args []string) error { return runVMDelete(c.Context(), o, d, args) },
+	}
+	c.Flags().BoolVar(&o.force, "force", false, "also with work that has not come back")
+	c.Flags().BoolVar(&o.save, "save", false, "first bring the work back, on the branch banger/<vm>")
+	c.MarkFlagsMutuallyExclusive("force", "save")
+	return c
+}
+
+func runVMDelete(ctx context.Context, o vmDeleteOptions, d *deps, vms []string) error {
+	return each(vms, func(name string) error { return d.deleteVM(ctx, o, name) })
+}
+
+func (d *deps) deleteVM(ctx context.Context, o vmDeleteOptions, name string) error {
+	vm, err := d.client.VM(ctx, name)
+	if err != nil {
+		return err
+	}
+	if len(vm.Workspaces) > 0 && !o.force {
+		if err := d.checkWork(ctx, o, vm); err != nil {
+			return err
+		}
+	}
+	progress := d.progress(false)
+	defer progress.Done()
+	if len(vm.Workspaces) == 0 {
+		return d.client.DeleteVM(ctx, vm.ID, progress.Step)
+	}
+	if err := d.client.ForceDeleteVM(ctx, vm.ID, progress.Step); err != nil {
+		return err
+	}
+	return d.workspaces().Forget(vm.ID)
+}
+
+// checkWork refuses when work would be lost, or saves it.
+func (d *deps) checkWork(ctx context.Context, o vmDeleteOptions, vm api.VM) error {
+	if vm.State != api.StateRunning {
+		return &api.Error{Kind: api.KindWrongState,
+			Message: fmt.Sprintf("%s is %s, so nobody can look whether the work in %s has come back", vm.Name, vm.State, vm.Workspaces[0].Guest),
+			Hint:    fmt.Sprintf("`banger vm start %s` and again, or `banger vm delete --force %s`", vm.Name, vm.Name)}
+	}
+	if o.save {
+		return d.saveWork(ctx, vm)
+	}
+	for _, w := range vm.Workspaces {
+		unsaved, err := d.unsaved(ctx, vm, w.Guest)
+		if err != nil {
+			return err
+		}
+		if unsaved != "" {
+			return &api.Error{Kind: api.KindWrongState,
+				Message: fmt.Sprintf("%s has work in %s that has not come back: %s", vm.Name, w.Guest, unsaved),
+				Hint:    fmt.Sprintf("`banger vm delete --save %s` brings it to the branch %s first, --force throws it away, `banger vm workspace diff %s` shows it", vm.Name, branchOf(vm), vm.Name)}
+		}
+	}
+	return nil
+}
+
+// unsaved says in a few words what would be lost; "" is nothing.
+func (d *deps) unsaved(ctx context.Context, vm api.VM, guest string) (string, error) {
+	c, err := d.lookAt(ctx, vm, guest)
+	if err != nil {
+		return "", hintForce(err, vm)
+	}
+	defer c.Close()
+	if !c.Unsaved() {
+		return "", nil
+	}
+	files, err := c.Files(ctx)
+	if err != nil {
+		return "", err
+	}
+	commits, err := c.Commits(ctx)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%d changed files, %d commits", len(files), len(commits)), nil
+}
+
+// hintForce says how to delete a VM whose guest can't be asked.
+func hintForce(err error, vm api.VM) error {
+	var told *api.Error
+	if !errors.As(err, &told) {
+		told = &api.Error{Kind: api.KindGuest, Message: err.Error()}
+	}
+	return &api.Error{Kind: told.Kind, Message: "cannot see whether the work in " + vm.Name + " has come back: " + told.Message,
+		Hint: fmt.Sprintf("`banger vm delete --force %s` deletes it all the same", vm.Name)}
 }
 
 type vmPruneOptions struct{ json bool }

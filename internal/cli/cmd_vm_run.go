@@ -10,6 +10,8 @@ import (
 
 	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/client"
+	"github.com/banger-vm/banger/internal/cli/ui"
+	"github.com/banger-vm/banger/internal/workspace"
 )
 
 type vmRunOptions struct {
@@ -18,6 +20,8 @@ type vmRunOptions struct {
 	remove    bool
 	branch    string
 	from      string
+	guestPath string
+	noTooling bool
 	workspace string   // the path before --
 	argv      []string // the words after --
 }
@@ -31,11 +35,16 @@ func newVMRunCommand(d *deps) *cobra.Command {
 Without a command you get a shell over ssh. Leaving it leaves the VM running:
 ` + "`banger vm ssh`" + ` enters it again, ` + "`banger vm stop`" + ` and ` + "`banger vm delete`" + ` clean up.
 
-The command sees the guest's files, not the host's. A first interrupt (Ctrl-C) goes
+With a path the repository there goes in first, as it is: tracked files and untracked
+ones that are not ignored, with a .git of its own, at /root/ and its name; the command
+or the shell runs there. ` + "`banger vm workspace`" + ` shows the work and brings it back. With
+--rm, work that is new is saved to the branch banger/<vm> before the VM goes.
+
+Without, the command sees the guest's files, not the host's. A first interrupt (Ctrl-C) goes
 to the command, a second one gives up waiting for it.`,
 		Example: `  banger vm run --name sandbox
   banger vm run --rm -- sh -c 'uname -a; cat /etc/os-release'
-  tar c . | banger vm run --rm -- sh -c 'tar x && make test'`,
+  banger vm run ./repo -- make test`,
 		Args: func(c *cobra.Command, args []string) error { return o.parse(c, args) },
 		RunE: func(c *cobra.Command, _ []string) error {
 			return runVMRun(c.Context(), o, d)
@@ -44,8 +53,10 @@ to the command, a second one gives up waiting for it.`,
 	o.machineOptions.add(c, d)
 	o.commandOptions.add(c)
 	c.Flags().BoolVar(&o.remove, "rm", false, "delete the VM when the command or the shell ends")
-	c.Flags().StringVar(&o.branch, "branch", "", "with a path: the `branch` to make for the work")
-	c.Flags().StringVar(&o.from, "from", "", "with a path: the `commit` to begin from")
+	c.Flags().StringVar(&o.branch, "branch", "", "with a path: the `branch` to make in the guest for the work")
+	c.Flags().StringVar(&o.from, "from", "", "with a path: the `commit` whose files go in, instead of the work tree's")
+	c.Flags().StringVar(&o.guestPath, "guest-path", "", "with a path: its `place` in the guest (default: /root/ and its name)")
+	c.Flags().BoolVar(&o.noTooling, "no-tooling", false, "with a path: do not let mise install the tools that the repository names")
 	return c
 }
 
@@ -65,15 +76,13 @@ func (o *vmRunOptions) parse(c *cobra.Command, args []string) error {
 		o.workspace = before[0]
 	case o.branch != "" || o.from != "":
 		return usage(c, "--branch and --from need the path of a repository")
+	case o.guestPath != "" || o.noTooling:
+		return usage(c, "--guest-path and --no-tooling need the path of a repository or a directory")
 	}
 	return nil
 }
 
 func runVMRun(ctx context.Context, o vmRunOptions, d *deps) error {
-	if o.workspace != "" {
-		return bad(fmt.Sprintf("to run a command called %s: `banger vm run -- %s`", o.workspace, o.workspace),
-			"%q before -- is a workspace, and this version of banger has none yet", o.workspace)
-	}
 	create, err := o.machineOptions.request()
 	if err != nil {
 		return err
@@ -82,23 +91,66 @@ func runVMRun(ctx context.Context, o vmRunOptions, d *deps) error {
 	if err != nil {
 		return err
 	}
+	source, guest, err := o.openWorkspace(ctx)
+	if err != nil {
+		return err
+	}
+	if source != nil {
+		defer source.Close()
+	}
 	create.Wait, create.Remove = command.Wait, o.remove
 	created, err := d.create(ctx, create, false)
 	if err != nil {
 		return err
 	}
+	if source != nil {
+		created.VM.Workspaces = []api.Workspace{{Guest: guest, Host: source.Path}}
+		target := workspace.Target{Guest: guest, Tooling: !o.noTooling}
+		_, err = d.putWorkspace(ctx, source, created.VM, target, false)
+		if command.Cwd == "" {
+			command.Cwd = guest
+		}
+	}
+	if err == nil {
+		err = o.session(ctx, d, created.VM, command)
+	}
 	if o.remove {
-		defer d.endSession(created)
+		return d.endSession(created, err)
 	}
-	if len(o.argv) > 0 {
-		err = d.runCommand(ctx, created.VM, command)
-	} else {
-		err = d.runSSH(ctx, created.VM, o.sshTerminal(), nil)
-	}
-	if !o.remove {
-		d.sayItStays(created.VM)
-	}
+	d.sayItStays(created.VM)
 	return err
+}
+
+// openWorkspace looks at the path, before there is a VM. It gives nil where
+// there is none.
+func (o vmRunOptions) openWorkspace(ctx context.Context) (*workspace.Source, string, error) {
+	if o.workspace == "" {
+		return nil, "", nil
+	}
+	source, err := workspace.Open(ctx, o.workspace, workspace.Options{Branch: o.branch, From: o.from})
+	if err != nil {
+		return nil, "", err
+	}
+	guest, err := guestPath(o.guestPath, source.Name())
+	if err != nil {
+		source.Close()
+	}
+	return source, guest, err
+}
+
+// session runs the command, or a shell.
+func (o vmRunOptions) session(ctx context.Context, d *deps, vm api.VM, command api.ExecRequest) error {
+	switch {
+	case len(o.argv) > 0:
+		return d.runCommand(ctx, vm, command)
+	case len(vm.Workspaces) == 0:
+		return d.runSSH(ctx, vm, o.sshTerminal(), nil)
+	}
+	terminal := o.sshTerminal()
+	if terminal == "" && isTerminal(d.in) {
+		terminal = "-t" // ssh gives none to a command by itself
+	}
+	return d.runSSH(ctx, vm, terminal, []string{"cd -- " + quote(command.Cwd) + ` && exec "${SHELL:-/bin/sh}" -l`})
 }
 
 // sshTerminal is ssh's own flag for a terminal. Without one of ours ssh
@@ -117,20 +169,45 @@ func (o commandOptions) sshTerminal() string {
 // context of its own: the Ctrl-C that ended the session must not end it too.
 const deleteTime = 10 * time.Second
 
-// endSession deletes the VM whatever happened before. Where that fails the
-// daemon does it, now that the session's stream ends, or the next daemon.
-func (d *deps) endSession(created *client.Created) {
+// endSession saves the work of the VM's workspaces and deletes it, whatever
+// happened before: that is in ended, and is given back. Where the deletion fails
+// the daemon does it, now that the session's stream ends, or the next daemon.
+// Where the work can't be saved, the VM stays.
+func (d *deps) endSession(created *client.Created, ended error) error {
+	defer created.Close()
+	if err := d.saveAtEnd(created.VM); err != nil {
+		fmt.Fprintf(d.errs, "banger: warning: the work in %s could not be saved, so the VM was kept: %s\n", created.VM.Name, ui.Clean(err.Error()))
+		fmt.Fprintf(d.errs, "  `banger vm workspace pull %s` tries again, `banger vm delete --force %s` throws it away\n", created.VM.Name, created.VM.Name)
+		if ended == nil {
+			return exitStatus(exitBanger)
+		}
+		return ended
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), deleteTime)
 	defer cancel()
-	err := d.client.DeleteVM(ctx, created.VM.ID, nil)
-	created.Close()
+	err := d.client.ForceDeleteVM(ctx, created.VM.ID, nil)
 	var told *api.Error
 	if errors.As(err, &told) && told.Kind == api.KindNotFound {
-		return
+		return ended
 	}
 	if err != nil {
 		fmt.Fprintf(d.errs, "banger: warning: %s is still being deleted: %v\n", created.VM.Name, err)
 	}
+	return ended
+}
+
+// saveAtEnd saves as long as it takes, or until a further signal.
+func (d *deps) saveAtEnd(vm api.VM) error {
+	ctx, done := d.interruptible()
+	defer done()
+	err := d.saveWork(ctx, vm)
+	var told *api.Error
+	if errors.As(err, &told) && told.Kind == api.KindNotFound {
+		if _, gone := d.client.VM(ctx, vm.ID); gone != nil {
+			return nil // it was deleted meanwhile
+		}
+	}
+	return err
 }
 
 // sayItStays tells a person where the VM went. A program has asked for nothing

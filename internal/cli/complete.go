@@ -23,6 +23,13 @@ func (d *deps) completeVMs(c *cobra.Command, _ []string, _ string) ([]cobra.Comp
 	return names(c.Context(), d, (*client.Client).VMs, func(v api.VM) string { return v.Name })
 }
 
+func (d *deps) completeVMThenPath(c *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveFilterDirs
+	}
+	return d.completeVMs(c, nil, "")
+}
+
 func (d *deps) completeImages(c *cobra.Command, _ []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 	return names(c.Context(), d, (*client.Client).Images, func(i api.Image) string { return i.Name })
 }

@@ -124,6 +124,16 @@ func one(what string) cobra.PositionalArgs {
 	}
 }
 
+// two is one for two arguments.
+func two(what string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) != 2 {
+			return usage(c, fmt.Sprintf("%s takes %s, not %d arguments", c.CommandPath(), what, len(args)))
+		}
+		return nil
+	}
+}
+
 // some is a check for one argument at least.
 func some(what string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {

@@ -32,6 +32,9 @@ func (p Paths) Kernels() string { return filepath.Join(p.Data, "kernels") }
 // VMs holds a directory for each VM.
 func (p Paths) VMs() string { return filepath.Join(p.State, "vms") }
 
+// Workspaces is what is remembered of directories that went into VMs.
+func (p Paths) Workspaces() string { return filepath.Join(p.State, "workspaces") }
+
 // SSHKey is the key that banger makes when none is configured.
 func (p Paths) SSHKey() string { return filepath.Join(p.Config, "ssh", "id_ed25519") }
 

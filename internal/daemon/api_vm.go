@@ -56,8 +56,16 @@ func (d *Daemon) endSession(id string) {
 	if d.life.Err() != nil {
 		return
 	}
-	if _, err := d.VMs.Show(id); err != nil {
+	v, err := d.VMs.Show(id)
+	if err != nil {
 		return // the client deleted it
+	}
+	if len(v.Workspaces) > 0 {
+		// Its client went without saving: what is in it may be nowhere else.
+		if err := d.VMs.Keep(id); err != nil {
+			d.Log.Error("cannot keep the VM of a session that is over", "vm", id, "error", err)
+		}
+		return
 	}
 	defer d.Sessions.Sweep()
 	if _, err := d.VMs.Delete(context.Background(), id, progress.Discard); err != nil {
@@ -115,6 +123,15 @@ func (d *Daemon) postRestart(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (d *Daemon) postDelete(w http.ResponseWriter, r *http.Request) error {
+	var req api.DeleteRequest
+	if err := read(w, r, &req); err != nil {
+		return err
+	}
+	if !req.Force {
+		if err := d.mayHoldWork(r.PathValue("vm")); err != nil {
+			return err
+		}
+	}
 	defer d.Sessions.Sweep()
 	d.change(w, r, "delete", func(ctx context.Context, o *op.Op) (api.VM, error) {
 		return d.VMs.Delete(ctx, r.PathValue("vm"), o.Report)

@@ -236,6 +236,7 @@ func (v *machine) describe() api.VM {
 		VCPUs: r.Spec.VCPUs, MemoryMiB: r.Spec.MemoryMiB, DiskMiB: r.Spec.DiskMiB,
 		DiskUsed: used, MAC: r.Lease.MAC, Remove: r.Remove,
 		Created: r.Created, Warning: r.Warning, StartedBy: r.StartedBy, Starts: r.LastStart, Dir: v.dir,
+		Workspaces: slices.Clone(r.Workspaces),
 	}
 	if r.Lease.Addr.IsValid() {
 		d.Address = r.Lease.Addr.Addr().String()

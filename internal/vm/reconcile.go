@@ -41,9 +41,9 @@ func decide(r Record, s seen) action {
 		return actDiscard
 	case r.State == api.StateDeleting:
 		return actDelete
-	case r.Remove:
+	case r.Remove && len(r.Workspaces) == 0:
 		// The session belonged to the last daemon's client, whose connection
-		// ended with that daemon.
+		// ended with that daemon. A workspace may hold work: it is kept.
 		return actDelete
 	case r.State == api.StateStarting:
 		return actEnd

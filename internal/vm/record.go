@@ -60,6 +60,9 @@ type Record struct {
 	// Restart says that its guest asked for a reboot and has not got it yet.
 	Restart bool `json:"restart,omitempty"`
 
+	// Workspaces went in, or were about to: the guest may hold work.
+	Workspaces []api.Workspace `json:"workspaces,omitempty"`
+
 	// Whole says that the disk is a copy of the image, not a layer over it: the
 	// VM's kernel has no device-mapper.
 	Whole  bool          `json:"whole,omitempty"`

@@ -51,6 +51,8 @@ func TestDecide(t *testing.T) {
 	whole := func(s api.State) Record { return Record{Provisioned: true, State: s} }
 	session, run, reboot := whole(api.StateRunning), whole(api.StateStarting), whole(api.StateStopped)
 	session.Remove, run.Run, reboot.Restart = true, true, true
+	work := session
+	work.Workspaces = []api.Workspace{{Guest: "/root/repo", Host: "/repo"}}
 	tests := []struct {
 		name string
 		rec  Record
@@ -70,6 +72,7 @@ func TestDecide(t *testing.T) {
 		{"failed", whole(api.StateFailed), seen{}, actKeep},
 		{"a delete that never ended", whole(api.StateDeleting), seen{alive: true}, actDelete},
 		{"a session that is over", session, seen{alive: true}, actDelete},
+		{"a session that is over, with a workspace", work, seen{alive: true}, actAdopt},
 		{"a run that never ended", run, seen{alive: true}, actDiscard},
 		{"a reboot that never began", reboot, seen{}, actRestart},
 	}

@@ -64,7 +64,7 @@ func (s Store) Look(ctx context.Context, vm, guest string, dial Dial) (_ *Change
 		return nil, err
 	}
 	if m == nil {
-		return nil, ErrUnknown
+		return s.lookUnknown(ctx, guest, dial)
 	}
 	c := &Changes{memory: m, guest: map[string]wire.Stat{}}
 	if c.old, err = m.manifest(); err != nil {
@@ -95,8 +95,28 @@ func (s Store) Look(ctx context.Context, vm, guest string, dial Dial) (_ *Change
 	return c, err
 }
 
+// lookUnknown tells whether there is anything at all: a copy that failed leaves
+// nothing.
+func (s Store) lookUnknown(ctx context.Context, guest string, dial Dial) (*Changes, error) {
+	stream, err := dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer stream.Close()
+	defer context.AfterFunc(ctx, func() { stream.Close() })()
+	c := &Changes{memory: &memory{Guest: guest}}
+	if _, err = c.scan(wire.NewConn(stream)); errors.Is(err, errMissing) {
+		return c, nil
+	}
+	return nil, errors.Join(ErrUnknown, err)
+}
+
 // Close removes the scratch files.
-func (c *Changes) Close() { os.RemoveAll(c.scratch) }
+func (c *Changes) Close() {
+	if c.scratch != "" {
+		os.RemoveAll(c.scratch)
+	}
+}
 
 // Guest is the path in the guest, Host the one it came from.
 func (c *Changes) Guest() string { return c.memory.Guest }

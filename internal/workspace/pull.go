@@ -19,12 +19,20 @@ import (
 // git's diff of the files. Options are git's own.
 func (c *Changes) Diff(ctx context.Context, w io.Writer, options ...string) error {
 	for _, r := range c.repos {
-		args := append([]string{"diff", "--no-ext-diff", "--no-textconv", "--src-prefix=" + join("a", r.kept.Prefix) + "/", "--dst-prefix=" + join("b", r.kept.Prefix) + "/"}, options...)
+		args := append([]string{"diff", "--no-ext-diff", "--no-textconv", "--src-prefix=a/" + below(r.kept.Prefix), "--dst-prefix=b/" + below(r.kept.Prefix)}, options...)
 		if err := r.own.git.pipe(ctx, nil, w, append(args, r.base, r.tree)...); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// below is the beginning of the paths in a repository.
+func below(prefix string) string {
+	if prefix == "" {
+		return ""
+	}
+	return prefix + "/"
 }
 
 // File is one changed file. Status is git's letter: A, M, D or T.

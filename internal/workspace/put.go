@@ -124,7 +124,27 @@ func (s *Source) put(ctx context.Context, store Store, t Target, before *memory,
 	if err := all.Wait(); err != nil {
 		return sum, err
 	}
+	if err := x.keepIndexes(); err != nil {
+		return sum, err
+	}
 	return sum, x.after.save(x.manifest())
+}
+
+// keepIndexes keeps the indexes that the bases were made with.
+func (x *transfer) keepIndexes() error {
+	for i, r := range x.source.repos {
+		err := os.Rename(x.baseIndex(i), x.after.ownRepo(r.prefix).index())
+		if err != nil && !os.IsNotExist(err) { // an empty repository has none
+			return fmt.Errorf("cannot remember the state of %s: %w", r.dir, err)
+		}
+	}
+	return nil
+}
+
+// baseIndex is the index in which a base is made: a put that fails, or whose
+// git is killed, leaves the kept one as it was.
+func (x *transfer) baseIndex(i int) string {
+	return filepath.Join(x.scratch, fmt.Sprint("base-", i))
 }
 
 // plan lists what must be sent.
@@ -193,6 +213,12 @@ func expected(old wire.Entry, was bool) wire.Stat {
 // planRepo adds git's own files of a repository.
 func (x *transfer) planRepo(ctx context.Context, r *repo) error {
 	old := x.before.repo(r.prefix)
+	if old != nil {
+		// What a pull has brought is no news for the guest.
+		r.refs = slices.DeleteFunc(r.refs, func(ref wire.Ref) bool {
+			return old.Pulled[strings.TrimPrefix(ref.Name, "refs/heads/")] == ref.OID
+		})
+	}
 	k := kept{Prefix: r.prefix, Dir: r.dir, Common: r.common, Format: r.format, Head: r.head, Branch: r.branch,
 		Refs: r.refs, Index: r.sum, HeadFile: r.headFile()}
 	if x.source.checkout != "" {
@@ -318,6 +344,13 @@ func (x *transfer) manifest() map[string]wire.Entry {
 	}
 	return entries
 }
+
+// The kinds of a guest's refusals.
+const (
+	Conflict = wire.Conflict // its own work is in the way
+	Full     = wire.Full     // its disk is full
+	Exists   = wire.Exists   // something else is at the path
+)
 
 // Refused is a guest that would not do what it was asked.
 type Refused struct {
@@ -471,18 +504,23 @@ func (x *transfer) computeBases(ctx context.Context) error {
 		k := &x.after.Repos[i]
 		o := x.after.ownRepo(r.prefix)
 		fresh := x.before.repo(r.prefix) == nil
+		begin := o.index()
 		if fresh {
+			begin = r.index
 			if err := o.make(ctx, r); err != nil {
 				return err
 			}
 		} else if err := o.follow(r); err != nil {
 			return err
 		}
+		if err := copyIndex(x.baseIndex(i), begin); err != nil {
+			return err
+		}
 		add, remove := changed[r.prefix], removed[r.prefix]
 		if fresh {
 			add, remove = r.files, r.gone
 		}
-		base, err := o.base(ctx, r, append(slices.Clone(add), r.links...), remove)
+		base, err := o.base(ctx, r, x.baseIndex(i), append(slices.Clone(add), r.links...), remove)
 		if err != nil {
 			return fmt.Errorf("cannot note the state of %s: %w", r.dir, err)
 		}
@@ -526,14 +564,25 @@ func (o own) make(ctx context.Context, r *repo) error {
 			}
 		}
 	}
-	if err := o.follow(r); err != nil || r.index == "" {
-		return err
+	return o.follow(r)
+}
+
+// copyIndex copies an index; where there is none, there is nothing to copy.
+func copyIndex(to, from string) error {
+	if from == "" {
+		return nil
 	}
-	index, err := os.ReadFile(r.index)
+	index, err := os.ReadFile(from)
+	if os.IsNotExist(err) {
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("cannot read git's index: %w", err)
 	}
-	return os.WriteFile(o.index(), index, 0o600)
+	if err := os.WriteFile(to, index, 0o600); err != nil {
+		return fmt.Errorf("cannot copy git's index: %w", err)
+	}
+	return nil
 }
 
 // follow keeps what git must know of the host's repository.
@@ -572,14 +621,14 @@ func quoteAlternate(path string) string {
 
 // host is the host's git with banger's own index, whose new objects are
 // banger's own too: the user's repository is only read.
-func (o own) host(r *repo) git {
-	return r.git.with("GIT_DIR="+r.gitDir, "GIT_WORK_TREE="+r.dir, "GIT_INDEX_FILE="+o.index(),
+func (o own) host(r *repo, index string) git {
+	return r.git.with("GIT_DIR="+r.gitDir, "GIT_WORK_TREE="+r.dir, "GIT_INDEX_FILE="+index,
 		"GIT_OBJECT_DIRECTORY="+filepath.Join(o.dir, "objects"), "GIT_ALTERNATE_OBJECT_DIRECTORIES="+quoteAlternate(filepath.Join(r.common, "objects")))
 }
 
 // base gives the commit of the work tree: HEAD itself where nothing differs.
-func (o own) base(ctx context.Context, r *repo, changed, removed []string) (string, error) {
-	g := o.host(r)
+func (o own) base(ctx context.Context, r *repo, index string, changed, removed []string) (string, error) {
+	g := o.host(r, index)
 	if len(removed) > 0 {
 		if _, err := g.feed(ctx, zero(removed), "update-index", "-z", "--force-remove", "--stdin"); err != nil {
 			return "", err

@@ -184,7 +184,7 @@ func tidy(env []string) {
 		var vms []struct{ Name string }
 		if json.Unmarshal(list, &vms) == nil {
 			for _, v := range vms {
-				banger(env, "vm", "delete", v.Name).Run()
+				banger(env, "vm", "delete", "--force", v.Name).Run()
 			}
 		}
 	}

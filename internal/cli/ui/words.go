@@ -27,6 +27,8 @@ var words = map[string]string{
 	"delete.record":    "deleting",
 	"delete.kill":      "ending the machine",
 	"delete.directory": "deleting the disk",
+	"workspace.copy":   "copying the workspace",
+	"workspace.save":   "saving the work of the workspace",
 
 	"copy": "copying",
 

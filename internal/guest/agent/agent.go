@@ -18,6 +18,7 @@ import (
 	"sync"
 
 	"github.com/banger-vm/banger/internal/guest/proto"
+	"github.com/banger-vm/banger/internal/guest/workspace"
 )
 
 // Options say where an Agent works.
@@ -40,6 +41,8 @@ type Agent struct {
 	groups  *cgroups
 	kept    *sessions
 
+	workspaces *workspace.Server
+
 	configuring sync.Mutex // one configure call at a time
 
 	mu       sync.Mutex
@@ -60,6 +63,7 @@ func New(o Options) *Agent {
 	a.init = readInit(a.path(initFile))
 	a.events = newHistory(a.hello())
 	a.kept = &sessions{agent: a, dir: a.path(sessionsDir)}
+	a.workspaces = &workspace.Server{Env: func() []string { return a.loginEnv(nil, false) }, Tooling: a.startTooling}
 	return a
 }
 
@@ -125,6 +129,10 @@ func (a *Agent) serve(conn net.Conn, r proto.Request) {
 		a.servePut(conn, r.Body)
 	case proto.OpGet:
 		a.serveGet(conn, r.Body)
+	case proto.OpWorkspace:
+		if accept(conn, nil) == nil {
+			a.workspaces.Serve(conn)
+		}
 	case proto.OpShutdown:
 		a.serveShutdown(conn, r.Body)
 	case proto.OpSessionAttach:

@@ -116,6 +116,12 @@ func (a *Agent) Dial(ctx context.Context, network, addr string) (net.Conn, error
 	return stream{conn, proto.NewWriter(conn)}, nil
 }
 
+// Workspace returns a connection that speaks internal/workspace/wire.
+func (a *Agent) Workspace(ctx context.Context) (net.Conn, error) {
+	conn, err := a.call(ctx, proto.OpWorkspace, nil, nil)
+	return conn, within("cannot reach the guest's workspaces", err)
+}
+
 // Logs returns the guest's kernel log and journal. With follow it goes on until
 // it is closed.
 func (a *Agent) Logs(ctx context.Context, follow bool) (*LogReader, error) {

@@ -27,6 +27,7 @@ const (
 	OpCredential Op = "credential" // Credential ->
 	OpPut        Op = "put"        // Put -> then the host sends a tree
 	OpGet        Op = "get"        // Get -> then the guest sends a tree
+	OpWorkspace  Op = "workspace"  // -> then what internal/workspace/wire says
 )
 
 // Request opens a connection on AgentPort.

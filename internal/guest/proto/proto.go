@@ -13,6 +13,7 @@
 //	put, get       a tree of files, see package filetree
 //	session-attach session frames, see below
 //	session-wait   one SessionEnd, when the session has ended
+//	workspace      what internal/workspace/wire says, no frames
 //
 // The connection that the guest dials to HelloPort carries the same Event
 // frames as watch, without request and reply.

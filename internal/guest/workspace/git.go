@@ -138,7 +138,7 @@ func (g gitIn) pack(conn *wire.Conn, tips, have []string) error {
 		revs.WriteString(tip + "\n")
 	}
 	for line := range strings.Lines(text) {
-		if oid := strings.TrimSpace(line); oid != "" && !strings.Contains(oid, " ") {
+		if oid := strings.TrimSpace(line); slices.Contains(have, oid) {
 			revs.WriteString("^" + oid + "\n")
 		}
 	}

@@ -1,0 +1,43 @@
+package daemon
+
+import (
+	"net/http"
+	"path/filepath"
+
+	"github.com/banger-vm/banger/api"
+)
+
+// postWorkspace turns the connection into one to the guest's workspaces. What
+// they say to each other is the client's and the agent's affair: the daemon
+// reads no repository, which is the user's.
+func (d *Daemon) postWorkspace(w http.ResponseWriter, r *http.Request) error {
+	var req api.WorkspaceRequest
+	if err := read(w, r, &req); err != nil {
+		return err
+	}
+	if req.Put != nil && (!filepath.IsAbs(req.Put.Guest) || filepath.Clean(req.Put.Guest) != req.Put.Guest || req.Put.Guest == "/") {
+		return &api.Error{Kind: api.KindBadRequest, Message: "a workspace's place in the guest is an absolute path"}
+	}
+	guest, err := d.VMs.Workspace(r.Context(), r.PathValue("vm"), req.Put)
+	if err != nil {
+		return err
+	}
+	client, err := upgrade(w, r, api.UpgradeWorkspace)
+	if err != nil {
+		guest.Close()
+		return err
+	}
+	d.stream(client, func() { splice(client, guest) })
+	return nil
+}
+
+// mayHoldWork refuses to delete what may be nowhere else. Whether it is, the
+// client knows, which has seen the repository that it came from.
+func (d *Daemon) mayHoldWork(vm string) error {
+	v, err := d.VMs.Show(vm)
+	if err != nil || len(v.Workspaces) == 0 {
+		return err
+	}
+	return &api.Error{Kind: api.KindWrongState, Message: "VM " + v.Name + " has a workspace, " + v.Workspaces[0].Guest + ", whose work may not have come back",
+		Hint: "`banger vm delete " + v.Name + "` looks; for other programs, force says that it is meant"}
+}
