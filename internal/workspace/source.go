@@ -102,7 +102,7 @@ func checkDirectory(path string) (string, error) {
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return "", bad("a command comes after --: `banger vm run -- "+path+"`", "there is no directory %s", path)
+		return "", bad("a workspace is a directory; a command comes after --: `banger vm run -- "+path+"`", "there is no directory %s", path)
 	case err != nil:
 		return "", bad("", "cannot look at %s: %v", path, err)
 	}
