@@ -53,10 +53,9 @@ func everyStep() string {
 	say("killat %s banger vm stop --force box", vm.StopSteps[last])
 	for _, step := range vm.DeleteSteps {
 		say("killat %s banger vm delete box", step)
+		say("exec banger vm delete box")
 		say("exec banger vm list --json")
-		if step == vm.DeleteSteps[0] {
-			say("exec banger vm delete box") // nothing was written yet
-		}
+		say(`stdout '^\[\]$'`)
 		say("exec banger vm create --name box $WAIT")
 	}
 	say("exec banger vm delete box")
