@@ -162,6 +162,9 @@ func (g *guest) serve(ctx context.Context, conn net.Conn) {
 			accept(conn, nil)
 			g.exec(conn, e)
 		}
+	case proto.OpDial:
+		accept(conn, nil)
+		echo(conn)
 	case proto.OpShutdown:
 		var s proto.Shutdown
 		if proto.Decode(request.Body, &s) == nil {
@@ -180,6 +183,19 @@ func (g *guest) setClock(t time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.ahead = time.Until(t)
+}
+
+// echo is a server of the guest's that says everything back.
+func echo(conn net.Conn) {
+	for {
+		f, err := proto.ReadFrame(conn)
+		if err != nil || f.Type != proto.TypeStdin {
+			return
+		}
+		if _, err := conn.Write(f.Payload); err != nil {
+			return
+		}
+	}
 }
 
 // accept answers a host that may be gone, which is no trouble of the guest's.
