@@ -42,6 +42,11 @@ const (
 	StepClean     = "cleaning up"
 )
 
+// Steps gives the names of all steps of a bootstrap, in their order.
+func Steps() []string {
+	return []string{StepResolve, StepDownload, StepUnpack, StepEssential, StepInstall, StepClean}
+}
+
 // debsInside is where the new system sees the downloaded packages.
 const debsInside = "/tmp/debs"
 

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -32,6 +33,12 @@ const (
 	StepFilesystem = "making the filesystem"
 	StepKeep       = "keeping the image"
 )
+
+// BuildSteps gives the names of all steps of a build of a Debian image, in their
+// order; a build that waits for another has StepWait before them.
+func BuildSteps() []string {
+	return slices.Concat([]string{StepSpace, StepOpen}, debian.Steps(), []string{StepProvision, StepTools, StepFilesystem, StepKeep})
+}
 
 // Ensure gives an image, building or fetching it first when only a catalog has
 // it, or pulling it when the name is a reference to a registry. Two calls at

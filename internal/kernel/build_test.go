@@ -1,12 +1,9 @@
 package kernel
 
 import (
-	"archive/tar"
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/banger-vm/banger/internal/debian"
+	"github.com/banger-vm/banger/internal/debian/archivetest"
 	"github.com/banger-vm/banger/internal/kernel/depmod"
 	"github.com/banger-vm/banger/internal/progress"
 )
@@ -42,31 +40,10 @@ func elf64(notes []byte) []byte {
 	return append(b, notes...)
 }
 
-// deb makes a .deb (deb(5)) of these files, uncompressed.
 func deb(t *testing.T, files map[string][]byte) string {
 	t.Helper()
-	var data bytes.Buffer
-	w := tar.NewWriter(&data)
-	for name, content := range files {
-		err := w.WriteHeader(&tar.Header{Name: "./" + name, Mode: 0o644, Size: int64(len(content)), Format: tar.FormatUSTAR})
-		_, err2 := w.Write(content)
-		if err := errors.Join(err, err2); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	archive := []byte("!<arch>\n")
-	for _, m := range []struct {
-		name string
-		data []byte
-	}{{"debian-binary", []byte("2.0\n")}, {"control.tar", nil}, {"data.tar", data.Bytes()}} {
-		archive = fmt.Appendf(archive, "%-16s%-12d%-6d%-6d%-8o%-10d`\n", m.name, 0, 0, 0, 0o644, len(m.data))
-		archive = append(archive, m.data...)
-	}
 	path := filepath.Join(t.TempDir(), "kernel.deb")
-	put(t, path, string(archive))
+	put(t, path, string(archivetest.Deb(t, files)))
 	return path
 }
 
