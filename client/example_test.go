@@ -135,6 +135,37 @@ func ExampleClient_WriteFile() {
 	// prints: welcome
 }
 
+// A session lives on without its clients: what one of them sends, and what is
+// printed, is not lost when the daemon ends.
+func ExampleClient_AttachSession() {
+	c, err := client.Default()
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	ctx := context.Background()
+	start := api.StartSession{Name: "planner", Argv: []string{"sh", "-c", "read line; echo got $line; exit 5"}, Wait: api.WaitAgent}
+	if _, err := c.StartSession(ctx, "example", start); err != nil {
+		log.Fatal(err)
+	}
+	attachment, err := c.AttachSession(ctx, "example", "planner", api.AttachSession{}, true)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer attachment.Close()
+	fmt.Fprintln(attachment, "a line")
+	end, err := attachment.Copy(os.Stdout, os.Stderr, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(end.State, *end.Status)
+	if err := c.DeleteSession(ctx, "example", "planner"); err != nil {
+		log.Fatal(err)
+	}
+	// prints: got a line
+	// ended 5
+}
+
 // A deleted VM is gone with its disk. Errors have a kind.
 func ExampleClient_DeleteVM() {
 	c, err := client.Default()
@@ -156,5 +187,6 @@ func ExampleClient_DeleteVM() {
 // program that is this package's test.
 var examples = map[string]func(){
 	"Create": ExampleClient_Create, "Exec": ExampleClient_Exec, "Run": ExampleCommand_Run,
-	"CopyIn": ExampleClient_CopyIn, "WriteFile": ExampleClient_WriteFile, "DeleteVM": ExampleClient_DeleteVM,
+	"CopyIn": ExampleClient_CopyIn, "WriteFile": ExampleClient_WriteFile, "AttachSession": ExampleClient_AttachSession,
+	"DeleteVM": ExampleClient_DeleteVM,
 }
