@@ -20,6 +20,7 @@ type vmACPOptions struct {
 	agent string
 	cwd   string
 	env   []string
+	wait  string
 }
 
 func newVMACPCommand(d *deps) *cobra.Command {
@@ -39,6 +40,7 @@ make an editor use it.`,
 	c.Flags().StringVar(&o.agent, "agent", "opencode acp", "the agent's `command`")
 	c.Flags().StringVar(&o.cwd, "cwd", "", "run the agent in this `directory` of the guest")
 	c.Flags().StringArrayVarP(&o.env, "env", "e", nil, "set `NAME=VALUE` for the agent; NAME alone takes the value it has here")
+	addWait(c, &o.wait)
 	return c
 }
 
@@ -51,7 +53,11 @@ func runVMACP(ctx context.Context, o vmACPOptions, d *deps, vm string) error {
 	if err != nil {
 		return err
 	}
-	command, err := d.client.Exec(ctx, vm, api.ExecRequest{Argv: argv, Env: env, Cwd: o.cwd})
+	wait, err := parseWait(o.wait)
+	if err != nil {
+		return err
+	}
+	command, err := d.client.Exec(ctx, vm, api.ExecRequest{Argv: argv, Env: env, Cwd: o.cwd, Wait: wait})
 	if err != nil {
 		return err
 	}

@@ -28,8 +28,8 @@ const planner = `echo "$PLAN in $PWD" >&2; while read -r line; do printf '{"answ
 func TestSessions(t *testing.T) {
 	p := newPerson(t)
 	p.banger("vm", "create", "--name=vm1", "--wait=agent")
-	p.banger("vm", "exec", "vm1", "--", "mkdir", "-p", "/root/repo")
-	if got := p.banger("vm", "session", "start", "vm1", "--name", "planner", "--cwd", "/root/repo", "--env", "PLAN=plan", "--stdin-mode", "pipe", "--", "sh", "-c", planner); got != "planner\n" {
+	p.banger("vm", "exec", "--wait=agent", "vm1", "--", "mkdir", "-p", "/root/repo")
+	if got := p.banger("vm", "session", "start", "--wait=agent", "vm1", "--name", "planner", "--cwd", "/root/repo", "--env", "PLAN=plan", "--stdin-mode", "pipe", "--", "sh", "-c", planner); got != "planner\n" {
 		t.Fatalf("%q", got)
 	}
 	t.Run("two clients over the death of a bangerd", func(t *testing.T) { on(p, t).twoClients() })
@@ -256,17 +256,17 @@ func (p *person) fails(status int, says string, args ...string) {
 func (p *person) badSessions() {
 	p.fails(4, "", "vm", "session", "wait", "vm1", "planner")
 	p.fails(125, "has ended: with status 4", "vm", "session", "attach", "vm1", "planner")
-	p.fails(125, `there is a session "planner" already`, "vm", "session", "start", "vm1", "--name=planner", "--", "true")
+	p.fails(125, `there is a session "planner" already`, "vm", "session", "start", "--wait=agent", "vm1", "--name=planner", "--", "true")
 	p.fails(125, `there is no session "nobody"`, "vm", "session", "attach", "vm1", "nobody")
-	p.fails(127, "no-such-program", "vm", "session", "start", "vm1", "--name=missing", "--", "no-such-program")
-	p.fails(125, "cannot be a session's name", "vm", "session", "start", "vm1", "--name=../x", "--", "true")
-	p.fails(125, "", "vm", "session", "start", "vm1", "--name=x", "--stdin-mode=tty", "--", "true")
+	p.fails(127, "no-such-program", "vm", "session", "start", "--wait=agent", "vm1", "--name=missing", "--", "no-such-program")
+	p.fails(125, "cannot be a session's name", "vm", "session", "start", "--wait=agent", "vm1", "--name=../x", "--", "true")
+	p.fails(125, "", "vm", "session", "start", "--wait=agent", "vm1", "--name=x", "--stdin-mode=tty", "--", "true")
 	p.banger("vm", "session", "delete", "vm1", "planner")
 	p.fails(125, `there is no session "planner"`, "vm", "session", "logs", "vm1", "planner")
 }
 
 func (p *person) terminalSession() {
-	p.banger("vm", "session", "start", "vm1", "--name=screen", "--stdin-mode=pty", "--", "bash", "--norc", "-i")
+	p.banger("vm", "session", "start", "--wait=agent", "vm1", "--name=screen", "--stdin-mode=pty", "--", "bash", "--norc", "-i")
 	s := p.sit("vm", "session", "attach", "vm1", "screen")
 	s.types("PS1='$ '; stty size; tty\r")
 	s.sees(`30 100\r\n/dev/pts/\d`)
@@ -288,21 +288,21 @@ func (p *person) terminalSession() {
 	if s := p.session("screen"); *s.Status != 6 {
 		p.Errorf("%+v", s)
 	}
-	p.banger("vm", "session", "start", "vm1", "--name=stubborn", "--stdin-mode=null", "--", "sh", "-c", "trap '' TERM; while :; do sleep 1; done")
+	p.banger("vm", "session", "start", "--wait=agent", "vm1", "--name=stubborn", "--stdin-mode=null", "--", "sh", "-c", "trap '' TERM; while :; do sleep 1; done")
 	p.fails(125, "runs", "vm", "session", "delete", "vm1", "stubborn")
 	p.banger("vm", "session", "stop", "vm1", "stubborn", "--grace=100ms")
 	if s := p.session("stubborn"); *s.Status != 128+9 {
 		p.Errorf("%+v", s)
 	}
-	p.banger("vm", "session", "start", "vm1", "--name=forced", "--stdin-mode=null", "--", "sleep", "100000")
+	p.banger("vm", "session", "start", "--wait=agent", "vm1", "--name=forced", "--stdin-mode=null", "--", "sleep", "100000")
 	p.banger("vm", "session", "delete", "--force", "vm1", "forced", "screen", "stubborn")
 }
 
 // editorsAgent bridges to a small JSON-RPC agent.
 func (p *person) editorsAgent() {
 	agent := `echo ready >&2; while read -r line; do printf '{"jsonrpc":"2.0","id":0,"result":{"protocolVersion":1,"cwd":"%s"}}\n' "$PWD"; done`
-	p.banger("vm", "exec", "vm1", "--", "sh", "-c", `printf '#!/bin/sh\n%s\n' "$1" > /usr/local/bin/opencode; chmod +x /usr/local/bin/opencode`, "-", agent)
-	acp := p.pipes(banger(p.env, "vm", "acp", "vm1", "--cwd", "/root/repo"))
+	p.banger("vm", "exec", "--wait=agent", "vm1", "--", "sh", "-c", `printf '#!/bin/sh\n%s\n' "$1" > /usr/local/bin/opencode; chmod +x /usr/local/bin/opencode`, "-", agent)
+	acp := p.pipes(banger(p.env, "vm", "acp", "--wait=agent", "vm1", "--cwd", "/root/repo"))
 	acp.says(`{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":1}}`)
 	acp.hears(`{"jsonrpc":"2.0","id":0,"result":{"protocolVersion":1,"cwd":"/root/repo"}}`)
 	if status := acp.ends(); status != 0 || acp.stderr.String() != "ready\n" {
@@ -312,12 +312,12 @@ func (p *person) editorsAgent() {
 	for i := range sent {
 		sent[i] = byte(i * i >> 8)
 	}
-	exact := banger(p.env, "vm", "acp", "vm1", "--agent", "cat")
+	exact := banger(p.env, "vm", "acp", "--wait=agent", "vm1", "--agent", "cat")
 	exact.Stdin = bytes.NewReader(sent)
 	if got, err := exact.Output(); err != nil || !bytes.Equal(got, sent) {
 		p.Errorf("%d bytes came back of %d: %v", len(got), len(sent), err)
 	}
-	ended := banger(p.env, "vm", "acp", "vm1", "--agent", "sh -c 'exit 3'")
+	ended := banger(p.env, "vm", "acp", "--wait=agent", "vm1", "--agent", "sh -c 'exit 3'")
 	stays, hold, err := os.Pipe() // its client does not end
 	if err != nil {
 		p.Fatal(err)
@@ -328,5 +328,5 @@ func (p *person) editorsAgent() {
 	if err := ended.Run(); ended.ProcessState.ExitCode() != 3 {
 		p.Errorf("an agent that ended: %v", err)
 	}
-	p.fails(127, "install the agent", "vm", "acp", "vm1", "--agent", "no-such-agent")
+	p.fails(127, "install the agent", "vm", "acp", "--wait=agent", "vm1", "--agent", "no-such-agent")
 }
