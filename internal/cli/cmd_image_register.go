@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 
@@ -12,10 +13,13 @@ import (
 )
 
 type imageRegisterOptions struct {
-	name   string
-	rootfs string
-	kernel string
-	json   bool
+	name    string
+	rootfs  string
+	kernel  string
+	vmlinux string
+	modules string
+	initrd  string
+	json    bool
 }
 
 func newImageRegisterCommand(d *deps) *cobra.Command {
@@ -31,6 +35,11 @@ func newImageRegisterCommand(d *deps) *cobra.Command {
 	c.Flags().StringVar(&o.name, "name", "", "the image's `name`")
 	c.Flags().StringVar(&o.rootfs, "rootfs", "", "the ext4 `file`")
 	c.Flags().StringVar(&o.kernel, "kernel-ref", "", "the `kernel` it starts with unless told otherwise")
+	c.Flags().StringVar(&o.vmlinux, "kernel", "", "a kernel of your own, a `file`: it is imported by the image's name")
+	c.Flags().StringVar(&o.modules, "modules", "", "the `directory` of that kernel's modules")
+	c.Flags().StringVar(&o.initrd, "initrd", "", "an initrd, a `file` with modules of that kernel in it")
+	c.MarkFlagsMutuallyExclusive("kernel", "kernel-ref")
+	completeFlag(c, "kernel-ref", d.completeKernels)
 	addJSON(c, &o.json)
 	return c
 }
@@ -43,7 +52,10 @@ func runImageRegister(ctx context.Context, o imageRegisterOptions, d *deps) erro
 	if err != nil {
 		return fmt.Errorf("cannot find %s: %w", o.rootfs, err)
 	}
-	image, err := d.client.RegisterImage(ctx, api.RegisterImage{Name: o.name, Rootfs: rootfs, Kernel: o.kernel})
+	if o.vmlinux == "" && o.modules+o.initrd != "" {
+		return bad("add --kernel", "--modules and --initrd belong to a kernel, and there is none here")
+	}
+	image, err := d.register(ctx, o, rootfs)
 	if err != nil {
 		return err
 	}
@@ -52,6 +64,31 @@ func runImageRegister(ctx context.Context, o imageRegisterOptions, d *deps) erro
 	}
 	_, err = fmt.Fprintln(d.out, ui.Clean(image.Name))
 	return err
+}
+
+// register names a filesystem, after importing its kernel where it brings one. A
+// kernel whose image can't be registered is deleted again.
+func (d *deps) register(ctx context.Context, o imageRegisterOptions, rootfs string) (api.Image, error) {
+	req := api.RegisterImage{Name: o.name, Rootfs: rootfs, Kernel: o.kernel}
+	if o.vmlinux == "" {
+		return d.client.RegisterImage(ctx, req)
+	}
+	kernel, err := importOf(o.name, o.vmlinux, o.modules, o.initrd)
+	if err != nil {
+		return api.Image{}, err
+	}
+	progress := d.progress(o.json)
+	_, err = d.client.ImportKernel(ctx, kernel, progress.Step)
+	progress.Done()
+	if err != nil {
+		return api.Image{}, err
+	}
+	req.Kernel = o.name
+	image, err := d.client.RegisterImage(ctx, req)
+	if err != nil {
+		return api.Image{}, errors.Join(err, d.client.DeleteKernel(context.WithoutCancel(ctx), o.name))
+	}
+	return image, nil
 }
 
 func newImageDeleteCommand(d *deps) *cobra.Command {

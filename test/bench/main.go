@@ -41,6 +41,7 @@ var measures = []measure{
 	{"exec", execLatency},
 	{"throughput", throughput},
 	{"container image", containerPull},
+	{"bundle", bundlePull},
 	{"daemon", daemonCosts},
 	{"twenty", twentyAtOnce},
 	{"clock", clockDrift},
