@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -123,6 +124,13 @@ func (s *Store) exportable(ctx context.Context, name string) (Image, error) {
 func (s *Store) pack(ctx context.Context, to *os.File, image Image, report progress.Func) (catalog.Entry, error) {
 	s.step(StepPack, report)
 	m := bundle.Manifest{Name: image.Name, Detail: image.Detail, Kernel: image.Kernel, MaxDisk: image.MaxDisk, Created: image.Created}
+	if !reflect.ValueOf(image.Config).IsZero() {
+		config, err := json.Marshal(image.Config)
+		if err != nil {
+			return catalog.Entry{}, err
+		}
+		m.Config = config
+	}
 	told := func(done, total int64) { report(progress.Event{Step: StepPack, Done: done, Total: total}) }
 	made, err := bundle.Create(ctx, to, m, image.Rootfs, told)
 	if err != nil {

@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -50,7 +51,11 @@ func (s *Store) fetch(ctx context.Context, entry catalog.Entry, report progress.
 	if err := makeDurable(filepath.Join(result, rootfsFile)); err != nil {
 		return explainSpace(s.Dir, fmt.Errorf("cannot keep the filesystem: %w", err))
 	}
-	return s.publish(result, fetchedRecord(entry, m))
+	r, err := fetchedRecord(entry, m)
+	if err != nil {
+		return err
+	}
+	return s.publish(result, r)
 }
 
 func (s *Store) step(name string, report progress.Func) {
@@ -95,7 +100,7 @@ func usable(path string) error {
 	return nil
 }
 
-func fetchedRecord(entry catalog.Entry, m bundle.Manifest) record {
+func fetchedRecord(entry catalog.Entry, m bundle.Manifest) (record, error) {
 	r := record{
 		Name: entry.Name, Source: SourceBundle, Kernel: entry.Kernel, MaxDisk: m.MaxDisk,
 		Created: time.Now().UTC(), Detail: entry.Detail,
@@ -103,7 +108,13 @@ func fetchedRecord(entry catalog.Entry, m bundle.Manifest) record {
 	if r.Kernel == "" {
 		r.Kernel = m.Kernel
 	}
-	return r
+	if len(m.Config) == 0 {
+		return r, nil
+	}
+	if err := json.Unmarshal(m.Config, &r.Config); err != nil {
+		return record{}, &api.Error{Kind: api.KindUntrusted, Message: "the bundle is not right: cannot read how its image runs", Hint: "tell who keeps the catalog"}
+	}
+	return r, nil
 }
 
 // checkRoom refuses what the store's disk has no room for.

@@ -100,7 +100,7 @@ func TestPublishAndPull(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.Source != SourceBundle || !got.Managed || got.Kernel != "k" || got.Size != 512<<20 || got.Used >= 100<<20 || got.MaxDisk == 0 {
+	if got.Source != SourceBundle || !got.Managed || got.Kernel != "k" || got.Size != 512<<20 || got.Used >= 100<<20 || got.MaxDisk == 0 || got.Config.WorkingDir != "/srv" {
 		t.Errorf("got %+v", got)
 	}
 	if last.Step != StepFetch || last.Done != last.Total {

@@ -144,7 +144,7 @@ func manage(t *testing.T, s *Store, name string) {
 	if err := os.Rename(filesystem(t), filepath.Join(dir, rootfsFile)); err != nil {
 		t.Fatal(err)
 	}
-	data, err := json.Marshal(record{Name: name, Source: SourceCatalog, Kernel: "k", MaxDisk: ext4.MaxDisk})
+	data, err := json.Marshal(record{Name: name, Source: SourceCatalog, Kernel: "k", MaxDisk: ext4.MaxDisk, Config: Config{WorkingDir: "/srv"}})
 	if err != nil {
 		t.Fatal(err)
 	}

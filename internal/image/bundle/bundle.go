@@ -58,6 +58,8 @@ type Manifest struct {
 	// MaxDisk is how far the filesystem grows online; 0: not known.
 	MaxDisk int64     `json:"max_disk_bytes,omitempty"`
 	Created time.Time `json:"created"`
+	// Config is what the image says about running it, in the form of its store.
+	Config json.RawMessage `json:"config,omitempty"`
 }
 
 // Want is what a bundle must turn out to be.
