@@ -409,6 +409,5 @@ func (h *openHost) unguard(guests ...*guest) {
 		if err != nil {
 			h.Fatalf("bridge link set: %v\n%s", err, out)
 		}
-
 	}
 }
