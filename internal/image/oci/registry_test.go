@@ -32,18 +32,17 @@ import (
 // registry is a small registry: it serves blobs by digest, with ranges, and
 // manifests by tag and digest. What it does wrong is asked for.
 type registry struct {
-	mu        sync.Mutex
-	blobs     map[string][]byte // by digest; manifests are among them
-	types     map[string]string // of manifests, by digest
-	tags      map[string]string // tag → digest
-	cutAfter  int               // of each blob's answer, bytes; 0: never
-	later     int               // how many requests for blobs are answered 429
-	after     string            // the Retry-After of those
-	password  string            // of the user "u"; "": none is needed
-	ranges    []string          // that were asked for
-	served    int64             // bytes of blobs
-	noRange   bool
-	forbidden bool
+	mu       sync.Mutex
+	blobs    map[string][]byte // by digest; manifests are among them
+	types    map[string]string // of manifests, by digest
+	tags     map[string]string // tag → digest
+	cutAfter int               // of each blob's answer, bytes; 0: never
+	later    int               // how many requests for blobs are answered 429
+	after    string            // the Retry-After of those
+	password string            // of the user "u"; "": none is needed
+	ranges   []string          // that were asked for
+	served   int64             // bytes of blobs
+	noRange  bool
 }
 
 func newRegistry() *registry {
