@@ -29,6 +29,8 @@ var (
 		"apt-get": "e2fsprogs", "dnf": "e2fsprogs", "pacman": "e2fsprogs", "zypper": "e2fsprogs", "apk": "e2fsprogs"}}
 	ssh = program{"ssh", "-V", api.LevelWarning, "shells and `vm ssh` need it; commands do not", map[string]string{
 		"apt-get": "openssh-client", "dnf": "openssh-clients", "pacman": "openssh", "zypper": "openssh-clients", "apk": "openssh-client-default"}}
+	git = program{"git", "--version", api.LevelWarning, "repositories go into a VM with it (`vm run ./repo`)", map[string]string{
+		"apt-get": "git", "dnf": "git", "pacman": "git", "zypper": "git", "apk": "git"}}
 )
 
 // install is how each package manager is told to.
@@ -41,7 +43,7 @@ var install = []struct{ manager, command string }{
 }
 
 func programs(ctx context.Context, o Options) []api.Finding {
-	wanted := []program{mke2fs, ssh}
+	wanted := []program{mke2fs, ssh, git}
 	if choice, err := o.choose(); err != nil || choice.Name == vmm.FCQEMU {
 		wanted = append([]program{qemu}, wanted...)
 	}

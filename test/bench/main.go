@@ -40,6 +40,7 @@ var measures = []measure{
 	{"forty boots", fortyBoots},
 	{"exec", execLatency},
 	{"throughput", throughput},
+	{"workspace", workspaces},
 	{"container image", containerPull},
 	{"bundle", bundlePull},
 	{"daemon", daemonCosts},
