@@ -29,6 +29,7 @@ func worked(t *testing.T, w *world, in string) {
 const workedStatus = "M\ta\nD\tdir/b\nA\tfresh/.gitignore\nA\tfresh/c\nA\tlink\nA\tnew/deep/file"
 
 func TestWorkComesBack(t *testing.T) {
+	t.Parallel()
 	dir := repository(t)
 	w := newWorld(t)
 	in := w.put(dir, "repo", asItIs)
@@ -98,6 +99,7 @@ func TestWorkComesBack(t *testing.T) {
 // TestWorkOnUncommittedWork has a host's work tree that was not committed: it
 // goes before the guest's work as a commit of its own.
 func TestWorkOnUncommittedWork(t *testing.T) {
+	t.Parallel()
 	dir := repository(t)
 	write(t, dir, map[string]string{"a": "host\n", "untracked": "host\n"})
 	w := newWorld(t)
@@ -117,6 +119,7 @@ func TestWorkOnUncommittedWork(t *testing.T) {
 }
 
 func TestWorkComesBackWithoutGit(t *testing.T) {
+	t.Parallel()
 	dir := repository(t)
 	w := newWorld(t)
 	in := w.put(dir, "repo", asItIs)
@@ -130,6 +133,7 @@ func TestWorkComesBackWithoutGit(t *testing.T) {
 }
 
 func TestOtherBranchesAndTheStashComeBack(t *testing.T) {
+	t.Parallel()
 	dir := repository(t)
 	w := newWorld(t)
 	in := w.put(dir, "repo", asItIs)
@@ -159,8 +163,10 @@ func TestOtherBranchesAndTheStashComeBack(t *testing.T) {
 
 // TestFormsComeBack does the same work in repositories of many forms.
 func TestFormsComeBack(t *testing.T) {
+	t.Parallel()
 	for _, name := range []string{"linked work tree", "submodule alone", "alternates", "shallow", "partial", "empty", "unborn", "detached", "sha256", "sparse", "strange names", "line ends"} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			dir := forms[name](t)
 			w := newWorld(t)
 			in := w.put(dir, "repo", asItIs)
@@ -190,6 +196,7 @@ func TestFormsComeBack(t *testing.T) {
 }
 
 func TestWorkInSubmodulesComesBack(t *testing.T) {
+	t.Parallel()
 	dir := forms["submodules"](t)
 	w := newWorld(t)
 	in := w.put(dir, "repo", asItIs)
@@ -215,6 +222,7 @@ func TestWorkInSubmodulesComesBack(t *testing.T) {
 }
 
 func TestApply(t *testing.T) {
+	t.Parallel()
 	dir := repository(t)
 	write(t, dir, map[string]string{"untracked": "host\n"})
 	w := newWorld(t)
@@ -239,6 +247,7 @@ func TestApply(t *testing.T) {
 }
 
 func TestWhatRunsByItselfIsNamed(t *testing.T) {
+	t.Parallel()
 	dir := repository(t)
 	w := newWorld(t)
 	in := w.put(dir, "repo", asItIs)
@@ -302,6 +311,7 @@ func entry(conn *wire.Conn, path string, size uint64) {
 }
 
 func TestAGuestThatLies(t *testing.T) {
+	t.Parallel()
 	one := func(path string, size uint64) func(*wire.Conn) {
 		return func(conn *wire.Conn) { entry(conn, path, size); conn.End() }
 	}
@@ -344,6 +354,7 @@ func TestAGuestThatLies(t *testing.T) {
 		"a link in the way":      {scan: link, deeds: map[wire.Deed]func(*wire.Conn, []string){wire.Get: func(conn *wire.Conn, _ []string) { conn.JSON(wire.Answer{}); link(conn) }}},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			dir := repository(t)
 			w := newWorld(t)
 			w.put(dir, "repo", asItIs)
@@ -383,6 +394,7 @@ func TestAGuestThatLies(t *testing.T) {
 
 // TestHostileObjects has commits that git's own checks refuse.
 func TestHostileObjects(t *testing.T) {
+	t.Parallel()
 	dir := repository(t)
 	w := newWorld(t)
 	in := w.put(dir, "repo", asItIs)

@@ -168,8 +168,10 @@ var forms = map[string]func(*testing.T) string{
 }
 
 func TestFormsGoInAsTheyAre(t *testing.T) {
+	t.Parallel()
 	for name, make := range forms {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			dir := make(t)
 			before := tree(t, dir)
 			in := newWorld(t).put(dir, "repo", asItIs)

@@ -17,6 +17,7 @@ import (
 )
 
 func TestNoSecretGoesIn(t *testing.T) {
+	t.Parallel()
 	dir := repository(t)
 	for _, pair := range [][2]string{
 		{"remote.origin.url", "https://ada:s3cret@example.org/x.git?access_token=s3cret"},
@@ -68,6 +69,7 @@ func TestNoSecretGoesIn(t *testing.T) {
 // TestHostProgramsDoNotRun has a repository that names a program wherever git
 // would run one.
 func TestHostProgramsDoNotRun(t *testing.T) {
+	t.Parallel()
 	dir := repository(t)
 	ran := filepath.Join(t.TempDir(), "ran")
 	script := "#!/bin/sh\necho $0 >> " + ran + "\n"
@@ -90,6 +92,7 @@ func TestHostProgramsDoNotRun(t *testing.T) {
 }
 
 func TestBranchAndFrom(t *testing.T) {
+	t.Parallel()
 	dir := repository(t)
 	write(t, dir, map[string]string{"a": "not committed\n"})
 	git(t, dir, "branch", "old", "HEAD^")
@@ -134,6 +137,7 @@ func TestBranchAndFrom(t *testing.T) {
 }
 
 func TestBadInput(t *testing.T) {
+	t.Parallel()
 	repo := repository(t)
 	bare := filepath.Join(t.TempDir(), "bare.git")
 	git(t, repo, "clone", "-q", "--bare", repo, bare)
@@ -164,6 +168,7 @@ func TestBadInput(t *testing.T) {
 }
 
 func TestOnlyChangesTravel(t *testing.T) {
+	t.Parallel()
 	dir := repository(t)
 	w := newWorld(t)
 	in := w.put(dir, "repo", asItIs)
@@ -207,6 +212,7 @@ func TestOnlyChangesTravel(t *testing.T) {
 }
 
 func TestTheGuestsWorkIsNotOverwritten(t *testing.T) {
+	t.Parallel()
 	dir := repository(t)
 	w := newWorld(t)
 	in := w.put(dir, "repo", asItIs)
@@ -250,6 +256,7 @@ func TestTheGuestsWorkIsNotOverwritten(t *testing.T) {
 }
 
 func TestSomethingElseIsNotOverwritten(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	write(t, w.root, map[string]string{"repo/precious": "x"})
 	dir := repository(t)
@@ -273,6 +280,7 @@ func TestSomethingElseIsNotOverwritten(t *testing.T) {
 }
 
 func TestPlainDirectory(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "plain")
 	write(t, dir, map[string]string{"a": "1\n", "b/c": "2\n", "skip/x": "no\n", "b/y.log": "no\n", "b/keep.log": "yes\n", ".bangerignore": "/skip\n*.log\n!keep.log\n"})
 	check(t, os.MkdirAll(filepath.Join(dir, "empty"), 0o755))
@@ -326,6 +334,7 @@ func TestPlainDirectory(t *testing.T) {
 
 // TestTooLittleRoom has a file that is larger than any disk here.
 func TestTooLittleRoom(t *testing.T) {
+	t.Parallel()
 	dir := repository(t)
 	check(t, os.Truncate(filepath.Join(dir, "a"), 1<<43))
 	w := newWorld(t)
@@ -334,6 +343,7 @@ func TestTooLittleRoom(t *testing.T) {
 }
 
 func TestACutOffCopyLeavesNothing(t *testing.T) {
+	t.Parallel()
 	dir := repository(t)
 	write(t, dir, map[string]string{"big": strings.Repeat("x", 4<<20)})
 	w := newWorld(t)
@@ -365,6 +375,7 @@ func (l *limited) Read(p []byte) (int, error) {
 }
 
 func TestTooling(t *testing.T) {
+	t.Parallel()
 	dir := repository(t)
 	w := newWorld(t)
 	target := w.target("repo")
