@@ -148,7 +148,7 @@ func (t *transfer) request() error {
 		req.Header.Set("If-Range", t.etag)
 		want = http.StatusPartialContent
 	}
-	resp, err := client.Do(req) //nolint:bodyclose // the transfer closes it
+	resp, err := client.Do(req)
 	if err != nil {
 		return unreachable(t.url, err)
 	}
