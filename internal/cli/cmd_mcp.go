@@ -13,7 +13,8 @@ func newMCPCommand(d *deps) *cobra.Command {
 		Use:   "mcp",
 		Short: "Serve the Model Context Protocol on standard input and output",
 		Long: `Serve the Model Context Protocol on standard input and output: tools for a model that
-make and delete sandboxes, run commands in them, and read and write their files. The
+make and delete sandboxes, run commands and sessions in them, and read and write their
+files. The
 program that talks to the model starts it, with this in its settings:
 
   {"mcpServers": {"banger": {"command": "banger", "args": ["mcp"]}}}

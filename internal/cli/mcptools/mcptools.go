@@ -15,7 +15,7 @@ import (
 	"github.com/banger-vm/banger/client"
 )
 
-const instructions = `Each sandbox is a real Linux machine of its own (a microVM), where you are root. What you do in one touches neither the host nor another sandbox. Make one with sandbox_create, work in it with run_command, read_file and write_file, and delete it with sandbox_delete when the work is done: its files go with it.`
+const instructions = `Each sandbox is a real Linux machine of its own (a microVM), where you are root. What you do in one touches neither the host nor another sandbox. Make one with sandbox_create, work in it with run_command, read_file and write_file, start what goes on for long with session_start, and delete it with sandbox_delete when the work is done: its files go with it.`
 
 // Serve answers one client on in and out until it closes in or ctx ends.
 func Serve(ctx context.Context, c *client.Client, in io.ReadCloser, out io.WriteCloser) error {
@@ -24,6 +24,7 @@ func Serve(ctx context.Context, c *client.Client, in io.ReadCloser, out io.Write
 	t := tools{c}
 	t.addSandboxes(server)
 	t.addWork(server)
+	t.addSessions(server)
 	err := server.Run(ctx, &mcp.IOTransport{Reader: in, Writer: out})
 	if err == nil || errors.Is(err, io.EOF) || ctx.Err() != nil {
 		return nil

@@ -125,8 +125,11 @@ func (e *ends) text() string {
 	if e.lost > 0 {
 		text += fmt.Sprintf("\n[%d bytes left out]\n", e.lost)
 	}
-	return strings.ToValidUTF8(text+string(e.tail), "\uFFFD")
+	return valid(text + string(e.tail))
 }
+
+// valid puts a sign in the place of what is no UTF-8.
+func valid(text string) string { return strings.ToValidUTF8(text, "\uFFFD") }
 
 // errEnough ends the reading of a file of which there is more.
 var errEnough = errors.New("enough was read")

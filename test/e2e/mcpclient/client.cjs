@@ -13,17 +13,20 @@ async function main() {
   assert.match(client.getInstructions(), /sandbox_create/);
 
   const names = (await client.listTools()).tools.map((tool) => tool.name).sort();
-  for (const name of ['run_command', 'read_file', 'write_file', 'sandbox_list', 'sandbox_create', 'sandbox_start', 'sandbox_stop', 'sandbox_delete']) {
+  for (const name of ['run_command', 'read_file', 'write_file', 'sandbox_list', 'sandbox_create', 'sandbox_start', 'sandbox_stop', 'sandbox_delete',
+    'session_start', 'session_list', 'session_output', 'session_send', 'session_stop']) {
     assert.ok(names.includes(name), `there is no tool ${name} in ${names}`);
   }
 
+  // A guest in software emulation may need long for its own start.
+  const patience = { timeout: 180000 };
   const call = async (name, args) => {
-    const result = await client.callTool({ name, arguments: args });
+    const result = await client.callTool({ name, arguments: args }, undefined, patience);
     assert.ok(!result.isError, `${name}: ${JSON.stringify(result.content)}`);
     return result.structuredContent;
   };
   const refused = async (name, args) => {
-    const result = await client.callTool({ name, arguments: args });
+    const result = await client.callTool({ name, arguments: args }, undefined, patience);
     assert.ok(result.isError, `${name} of ${JSON.stringify(args)} worked`);
     return result.content[0].text;
   };
@@ -54,6 +57,23 @@ async function main() {
     offset = piece.next_offset;
   }
   assert.equal(whole, Array.from({ length: 100000 }, (_, i) => `${i + 1}\n`).join(''));
+
+  const session = 'talk';
+  await call('session_start', { sandbox, name: session, command: 'echo up; read line; echo "got $line" >&2; cat; sleep 1000' });
+  const until = async (done) => {
+    for (let position = 0, out = { stdout: '', stderr: '' }; ; ) {
+      const piece = await call('session_output', { sandbox, session, position });
+      position = piece.next_position;
+      out = { stdout: out.stdout + piece.stdout, stderr: out.stderr + piece.stderr };
+      if (done(out)) return;
+    }
+  };
+  await until((out) => out.stdout === 'up\n');
+  await call('session_send', { sandbox, session, text: 'a line\nand more\n', end: true });
+  await until((out) => out.stderr === 'got a line\n' && out.stdout === 'up\nand more\n');
+  const talks = await call('session_list', { sandbox });
+  assert.deepEqual(talks.sessions.map((s) => [s.name, s.state]), [[session, 'running']]);
+  assert.equal((await call('session_stop', { sandbox, session })).state, 'ended');
 
   assert.match(await refused('run_command', { sandbox: 'nobody', command: 'true' }), /there is no VM "nobody".*hint/s);
   assert.match(await refused('read_file', { sandbox, path: '/no/such/file' }), /no such file/);
