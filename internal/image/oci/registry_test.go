@@ -54,6 +54,13 @@ func digestOf(data []byte) string {
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
+// seen waits for the answers that are under way, and gives what was asked for.
+func (r *registry) seen() (served int64, ranges []string, later int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.served, r.ranges, r.later
+}
+
 func (r *registry) blob(data []byte) string {
 	d := digestOf(data)
 	r.blobs[d] = data
@@ -239,12 +246,12 @@ func TestPull(t *testing.T) {
 			if c := image.Config; fmt.Sprintf("%v %s %s %v %v", c.Env, c.WorkingDir, c.User, c.Entrypoint, c.Cmd) != "[A=b] /w u [/e] [c]" {
 				t.Errorf("got %+v", c)
 			}
-			served := r.served
+			served, _, _ := r.seen()
 			if _, _, err := pull(t, cache, host+"/app@"+r.tags["1"], "linux/amd64"); err != nil {
 				t.Fatal(err)
 			}
-			if again := r.served - served; again > 600 { // the configuration
-				t.Errorf("%d bytes came again", again)
+			if now, _, _ := r.seen(); now-served > 600 { // the configuration
+				t.Errorf("%d bytes came again", now-served)
 			}
 		})
 	}
@@ -303,11 +310,12 @@ func TestResume(t *testing.T) {
 			if _, _, err := pull(t, cache, host+"/app:1", "linux/amd64"); err != nil {
 				t.Fatal(err)
 			}
-			if len(r.ranges) == 0 || r.ranges[0] != fmt.Sprintf("bytes=%d-", len(l)/2) {
-				t.Errorf("asked for %q", r.ranges)
+			served, ranges, _ := r.seen()
+			if len(ranges) == 0 || ranges[0] != fmt.Sprintf("bytes=%d-", len(l)/2) {
+				t.Errorf("asked for %q", ranges)
 			}
-			if !noRange && (len(r.ranges) < 2 || r.served > int64(len(l)/2+600)) {
-				t.Errorf("asked for %q, %d of %d bytes came", r.ranges, r.served, len(l))
+			if !noRange && (len(ranges) < 2 || served > int64(len(l)/2+600)) {
+				t.Errorf("asked for %q, %d of %d bytes came", ranges, served, len(l))
 			}
 			if _, err := os.Stat(partial); err == nil {
 				t.Error("the partial file is left")
@@ -369,14 +377,17 @@ func TestRetryAfter(t *testing.T) {
 	if took := time.Since(begun); took < 2*time.Second {
 		t.Errorf("asked again after %s", took)
 	}
+	r.seen()
 	r.later, r.after = 1, time.Now().Add(time.Second).UTC().Format(http.TimeFormat)
 	if _, _, err := pull(t, t.TempDir(), host+"/app:1", "linux/amd64"); err != nil {
 		t.Fatal(err)
 	}
+	r.seen()
 	r.later, r.after = 100, "3600"
 	_, _, err := pull(t, t.TempDir(), host+"/app:1", "linux/amd64")
-	if kindOf(err) != api.KindUnreachable || !strings.Contains(err.Error(), "limits") || r.later != 99 {
-		t.Errorf("an hour: %v, asked %d times", err, 100-r.later)
+	_, _, later := r.seen()
+	if kindOf(err) != api.KindUnreachable || !strings.Contains(err.Error(), "limits") || later != 99 {
+		t.Errorf("an hour: %v, asked %d times", err, 100-later)
 	}
 }
 
