@@ -40,6 +40,10 @@ func runVMDelete(ctx context.Context, o vmDeleteOptions, d *deps, vms []string) 
 
 func (d *deps) deleteVM(ctx context.Context, o vmDeleteOptions, name string) error {
 	vm, err := d.client.VM(ctx, name)
+	var told *api.Error
+	if errors.As(err, &told) && told.Kind == api.KindNotFound {
+		return d.client.DeleteVM(ctx, name, nil) // the daemon knows whether it was deleted before
+	}
 	if err != nil {
 		return err
 	}

@@ -36,7 +36,7 @@ func (d *Daemon) postWorkspace(w http.ResponseWriter, r *http.Request) error {
 func (d *Daemon) mayHoldWork(vm string) error {
 	v, err := d.VMs.Show(vm)
 	if err != nil || len(v.Workspaces) == 0 {
-		return err
+		return nil // whether there was such a VM, the deletion says
 	}
 	return &api.Error{Kind: api.KindWrongState, Message: "VM " + v.Name + " has a workspace, " + v.Workspaces[0].Guest + ", whose work may not have come back",
 		Hint: "`banger vm delete " + v.Name + "` looks; for other programs, force says that it is meant"}
