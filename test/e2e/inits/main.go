@@ -40,15 +40,23 @@ func run(ctx context.Context, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	for name, fill := range map[string]func(context.Context, *debian.Archive, string) error{"busybox": busybox, "openrc": openrc, "hostile": hostile} {
-		if err := make1(ctx, dir, name, fill); err != nil {
+	recipes := map[string]recipe{"busybox": {busybox, mke2fs}, "openrc": {openrc, mke2fs}, "hostile": {hostile, mke2fs}, "streamed": {noInit, stream}}
+	for name, how := range recipes {
+		if err := make1(ctx, dir, name, how); err != nil {
 			return fmt.Errorf("cannot make the %s image: %w", name, err)
 		}
 	}
 	return nil
 }
 
-func make1(ctx context.Context, dir, name string, fill func(context.Context, *debian.Archive, string) error) error {
+// recipe is how an image is made: what fills its tree, and what makes a
+// filesystem file of the tree.
+type recipe struct {
+	fill func(ctx context.Context, a *debian.Archive, tree string) error
+	make func(ctx context.Context, tree, path string) error
+}
+
+func make1(ctx context.Context, dir, name string, how recipe) error {
 	path := filepath.Join(dir, name+".ext4")
 	if _, err := os.Stat(path); err == nil {
 		return nil
@@ -62,30 +70,28 @@ func make1(ctx context.Context, dir, name string, fill func(context.Context, *de
 		return err
 	}
 	defer os.RemoveAll(tree)
-	if err := errors.Join(os.Chmod(tree, 0o755), fill(ctx, archive, tree)); err != nil {
-		return err
-	}
-	size, err := ext4.SizeFor(tree)
-	if err != nil {
+	if err := errors.Join(os.Chmod(tree, 0o755), how.fill(ctx, archive, tree)); err != nil {
 		return err
 	}
 	part := path + ".part"
-	if err := errors.Join(os.RemoveAll(part), ext4.Mke2fs{}.Build(ctx, tree, part, ext4.Options{Size: size})); err != nil {
+	if err := errors.Join(os.RemoveAll(part), how.make(ctx, tree, part)); err != nil {
 		return err
 	}
 	return os.Rename(part, path)
 }
 
-// busybox is one static program that is its own init and shell.
-func busybox(ctx context.Context, a *debian.Archive, tree string) error {
-	debs, err := a.Fetch(ctx, progress.Discard, "busybox-static")
+func mke2fs(ctx context.Context, tree, path string) error {
+	size, err := ext4.SizeFor(tree)
 	if err != nil {
 		return err
 	}
-	for _, deb := range debs {
-		if err := debian.Unpack(ctx, deb, tree); err != nil {
-			return err
-		}
+	return ext4.Mke2fs{}.Build(ctx, tree, path, ext4.Options{Size: size})
+}
+
+// busybox is one static program that is its own init and shell.
+func busybox(ctx context.Context, a *debian.Archive, tree string) error {
+	if err := unpack(ctx, a, tree, "busybox-static"); err != nil {
+		return err
 	}
 	for _, dir := range []string{"sbin", "dev", "proc", "sys", "run", "tmp", "root", "etc"} {
 		if err := os.MkdirAll(filepath.Join(tree, dir), 0o755); err != nil {
@@ -98,6 +104,19 @@ func busybox(ctx context.Context, a *debian.Archive, tree string) error {
 		}
 	}
 	return os.WriteFile(filepath.Join(tree, "etc", "inittab"), []byte("::sysinit:/bin/busybox true\n::ctrlaltdel:/sbin/reboot\n"), 0o644)
+}
+
+func unpack(ctx context.Context, a *debian.Archive, tree string, packages ...string) error {
+	debs, err := a.Fetch(ctx, progress.Discard, packages...)
+	if err != nil {
+		return err
+	}
+	for _, deb := range debs {
+		if err := debian.Unpack(ctx, deb, tree); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func openrc(ctx context.Context, a *debian.Archive, tree string) error {
