@@ -113,8 +113,9 @@ type VM struct {
 	ID        string    `json:"id"`
 	Name      string    `json:"name"`
 	State     State     `json:"state"`
-	Reason    string    `json:"reason,omitempty"` // why it is in this state
-	Ready     bool      `json:"ready"`            // its agent is configured
+	Reason    string    `json:"reason,omitempty"`   // why it is in this state
+	Ready     bool      `json:"ready"`              // its agent is configured
+	NoShell   bool      `json:"no_shell,omitempty"` // its image has no shell to log in to
 	Image     string    `json:"image"`
 	Kernel    string    `json:"kernel"`
 	VCPUs     int       `json:"vcpus"`

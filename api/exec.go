@@ -4,10 +4,10 @@ package api
 // [UpgradeExec]). After the 101 the connection carries the frames of the guest
 // link in both directions.
 type ExecRequest struct {
-	Argv []string          `json:"argv"`
-	Env  map[string]string `json:"env,omitempty"` // over the guest's own
-	Cwd  string            `json:"cwd,omitempty"` // "" is the home directory
-	TTY  bool              `json:"tty,omitempty"` // one terminal instead of three pipes
+	Argv []string          `json:"argv,omitempty"` // none: what the image names
+	Env  map[string]string `json:"env,omitempty"`  // over the guest's own
+	Cwd  string            `json:"cwd,omitempty"`  // "" is the home directory
+	TTY  bool              `json:"tty,omitempty"`  // one terminal instead of three pipes
 	Rows uint16            `json:"rows,omitempty"`
 	Cols uint16            `json:"cols,omitempty"`
 	Wait Wait              `json:"wait,omitempty"` // how far the guest must have come first

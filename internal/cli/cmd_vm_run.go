@@ -141,7 +141,7 @@ func (o vmRunOptions) openWorkspace(ctx context.Context) (*workspace.Source, str
 // session runs the command, or a shell.
 func (o vmRunOptions) session(ctx context.Context, d *deps, vm api.VM, command api.ExecRequest) error {
 	switch {
-	case len(o.argv) > 0:
+	case len(o.argv) > 0 || vm.NoShell: // without words: what the image names
 		return d.runCommand(ctx, vm, command)
 	case len(vm.Workspaces) == 0:
 		return d.runSSH(ctx, vm, o.sshTerminal(), nil)

@@ -72,7 +72,7 @@ func runVMSessionStart(ctx context.Context, o vmSessionStartOptions, d *deps) er
 	}
 	s, err := d.client.StartSession(ctx, o.vm, req)
 	if err != nil {
-		return hintHostProgram(err, o.argv[0])
+		return hintHostProgram(err, o.argv)
 	}
 	if o.json {
 		return ui.JSON(d.out, s)

@@ -109,7 +109,7 @@ func (d *deps) runCommand(ctx context.Context, vm api.VM, req api.ExecRequest) e
 	case errors.Is(err, client.ErrLost):
 		return d.lost(vm)
 	case err != nil:
-		return hintHostProgram(err, req.Argv[0])
+		return hintHostProgram(err, req.Argv)
 	case code != 0:
 		return exitStatus(code)
 	}
@@ -160,12 +160,15 @@ func because(reason string) string {
 
 // hintHostProgram explains the commonest reason for a missing program: it is
 // here and not there.
-func hintHostProgram(err error, program string) error {
+func hintHostProgram(err error, argv []string) error {
 	var told *api.Error
 	if !errors.As(err, &told) || told.Kind != api.KindNoProgram {
 		return err
 	}
-	name := strings.TrimPrefix(program, "./")
+	if len(argv) == 0 {
+		return err
+	}
+	name := strings.TrimPrefix(argv[0], "./")
 	if info, statErr := os.Stat(name); name == "" || strings.HasPrefix(name, "/") || statErr != nil || !info.Mode().IsRegular() {
 		return err
 	}

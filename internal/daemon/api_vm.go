@@ -159,7 +159,7 @@ func (d *Daemon) postExec(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	guest, err := d.VMs.Exec(r.Context(), r.PathValue("vm"), req.Wait, proto.Exec{
-		Argv: req.Argv, Env: req.Env, Cwd: req.Cwd, TTY: req.TTY, Rows: req.Rows, Cols: req.Cols,
+		Argv: req.Argv, Env: req.Env, Cwd: req.Cwd, TTY: req.TTY, Rows: req.Rows, Cols: req.Cols, Container: true,
 	})
 	if err != nil {
 		return err

@@ -98,7 +98,7 @@ func (m *Manager) Create(ctx context.Context, req api.CreateRequest, report prog
 	}
 	err = s.do(ctx, "create.commit", func() error {
 		return v.change(func(r *Record) error {
-			r.Spec, r.Rootfs, r.Provisioned = spec, base.Rootfs, true
+			r.Spec, r.Rootfs, r.Container, r.Provisioned = spec, base.Rootfs, base.Config, true
 			return nil
 		})
 	})

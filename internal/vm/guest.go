@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"github.com/banger-vm/banger/internal/atomicfile"
 	"github.com/banger-vm/banger/internal/guest/host"
 	"github.com/banger-vm/banger/internal/guest/proto"
+	"github.com/banger-vm/banger/internal/image"
 )
 
 // GuestSettings are what every guest gets from its host.
@@ -54,7 +56,13 @@ func (v *machine) configure(ctx context.Context, agent *host.Agent) error {
 		Env:            v.m.Guest.Env,
 		CACerts:        v.m.Guest.CACerts,
 		MachineID:      strings.Repeat(r.ID, 4),
+		Container:      containerOf(r.Container),
 	})
+}
+
+// containerOf tells the agent what the image says about running it.
+func containerOf(c image.Config) *proto.Container {
+	return &proto.Container{Env: c.Env, Cwd: c.WorkingDir, User: c.User, Argv: slices.Concat(c.Entrypoint, c.Cmd)}
 }
 
 func hostKeyPath(dir string) string { return filepath.Join(dir, "ssh_host_ed25519_key") }

@@ -244,6 +244,7 @@ func (v *machine) describe() api.VM {
 	d.Ports = v.describePorts()
 	if run != nil {
 		d.Ready = run.isReady()
+		d.NoShell = run.hasNoShell()
 		d.Started = r.Started
 	}
 	if r.VMM != nil {

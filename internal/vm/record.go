@@ -16,6 +16,7 @@ import (
 	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/internal/atomicfile"
 	"github.com/banger-vm/banger/internal/firecracker"
+	"github.com/banger-vm/banger/internal/image"
 	"github.com/banger-vm/banger/internal/network"
 	"github.com/banger-vm/banger/internal/oom"
 )
@@ -68,7 +69,9 @@ type Record struct {
 	Whole  bool          `json:"whole,omitempty"`
 	Rootfs string        `json:"rootfs"` // the image's file, which the disk depends on to the byte
 	Lease  network.Lease `json:"lease"`
-	VMM    *VMM          `json:"vmm,omitempty"`
+	// Container is what the image says about running it.
+	Container image.Config `json:"container,omitzero"`
+	VMM       *VMM         `json:"vmm,omitempty"`
 
 	// Ports lead from the host into the guest.
 	Ports []Port `json:"ports,omitempty"`

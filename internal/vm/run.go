@@ -46,6 +46,7 @@ type run struct {
 	mu      sync.Mutex
 	changed chan struct{} // closed and renewed when one of these changes
 	ready   bool          // the agent is configured
+	noShell bool          // root has no shell to log in to
 	stages  map[proto.Stage]bool
 	goodbye proto.Reason
 	trouble error    // why the agent could not be configured
@@ -150,7 +151,7 @@ func (r *run) follow(events *host.Events, configure func(context.Context, *host.
 		r.note(func() { r.trouble = err })
 		return
 	}
-	r.note(func() { r.ready, r.trouble = true, nil })
+	r.note(func() { r.ready, r.noShell, r.trouble = true, events.Hello.NoShell, nil })
 	for {
 		event, err := events.Next(r.ctx)
 		if err != nil {
@@ -179,6 +180,14 @@ func (r *run) isReady() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.ready
+}
+
+// hasNoShell says whether root has no shell; that of a guest that is not ready is not
+// known.
+func (r *run) hasNoShell() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.noShell
 }
 
 func (r *run) farewell() proto.Reason {

@@ -55,6 +55,8 @@ type identity struct {
 	keys    []string
 	hostKey string
 	host    string
+	// container is how the image wants its commands to be run.
+	container proto.Container
 }
 
 // New returns an Agent that has not been configured yet.
@@ -63,7 +65,7 @@ func New(o Options) *Agent {
 	a.init = readInit(a.path(initFile))
 	a.events = newHistory(a.hello())
 	a.kept = &sessions{agent: a, dir: a.path(sessionsDir)}
-	a.workspaces = &workspace.Server{Env: func() []string { return a.loginEnv(nil, false) }, Tooling: a.startTooling}
+	a.workspaces = &workspace.Server{Env: func() []string { return a.rootEnv(nil, false) }, Tooling: a.startTooling}
 	return a
 }
 

@@ -30,6 +30,7 @@ func (a *Agent) Configure(c proto.Config) error {
 		a.kernel.SetInterface("eth0", c.Addresses, c.Routes),
 		a.setResolver(c),
 		a.setKeys(c),
+		a.setLogins(c),
 		a.setHostKey(c),
 		a.setEnvironment(c),
 		a.setTrust(c),
@@ -85,7 +86,7 @@ func checkConfig(c proto.Config) error {
 			return badRequest("%q is no SSH key", key)
 		}
 	}
-	return checkEnv(c.Env)
+	return errors.Join(checkEnv(c.Env), checkContainer(c.Container))
 }
 
 func checkEnv(env map[string]string) error {
@@ -116,6 +117,9 @@ func (a *Agent) remember(c proto.Config) {
 	}
 	if c.Hostname != "" {
 		a.identity.host = c.Hostname
+	}
+	if c.Container != nil {
+		a.identity.container = *c.Container
 	}
 }
 

@@ -107,7 +107,7 @@ func TestConfigure(t *testing.T) {
 		"/etc/environment":                   "-rw-r--r-- MINE=1\n" + begin + "NAME=it's\nhttp_proxy=http://u:p%40\"ss@p:1\n" + end,
 		"/etc/profile.d/banger.sh":           "-rw-r--r-- # written by banger at each start\nexport NAME='it'\\''s'\nexport http_proxy='http://u:p%40\"ss@p:1'\n",
 		"/etc/resolv.conf":                   "-rw-r--r-- # written by banger at each start\nnameserver 172.16.0.1\n",
-		"/etc/ssh/sshd_config":               "-rw-r--r-- ",
+		"/etc/ssh/sshd_config":               "-rw-r--r-- " + begin + "PermitRootLogin yes\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nStrictModes no\n" + end,
 		"/etc/ssh/ssh_host_ed25519_key":      "-rw------- " + hostKey,
 		"/etc/ssh/ssh_host_ed25519_key.pub":  "-rw-r--r-- " + hostLine,
 		"/etc/ssl/certs/ca-certificates.crt": "-rw-r--r-- old bundle\n" + begin + ca + end,

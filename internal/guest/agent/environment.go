@@ -100,12 +100,16 @@ func removeFile(path string) error {
 	return nil
 }
 
-// user is root as the image describes it.
-type user struct{ home, shell string }
+// user is someone as the image describes them.
+type user struct {
+	name, home, shell string
+	uid, gid          uint32
+	groups            []uint32 // further ones
+}
 
 // rootUser reads the image's /etc/passwd; an image without one has a root too.
 func (a *Agent) rootUser() user {
-	u := user{home: "/root"}
+	u := user{name: "root", home: "/root"}
 	text, err := os.ReadFile(a.path("/etc/passwd"))
 	if err == nil {
 		u = parseRoot(string(text), u)
@@ -120,7 +124,7 @@ func parseRoot(passwd string, u user) user {
 	for line := range strings.Lines(passwd) {
 		fields := strings.Split(strings.TrimSpace(line), ":")
 		if len(fields) == 7 && fields[2] == "0" {
-			return user{home: fields[5], shell: fields[6]}
+			return user{name: "root", home: fields[5], shell: fields[6]}
 		}
 	}
 	return u
@@ -134,11 +138,11 @@ const (
 )
 
 // loginEnv is the environment of a command, sorted: a login's defaults, the
-// image's /etc/environment, the host's configuration, what the request asks.
-func (a *Agent) loginEnv(asked map[string]string, terminal bool) []string {
-	u := a.rootUser()
+// image's /etc/environment and what it says besides, the host's configuration,
+// what the request asks.
+func (a *Agent) loginEnv(u user, image, asked map[string]string, terminal bool) []string {
 	env := map[string]string{
-		"PATH": standardPath, "HOME": u.home, "USER": "root", "LOGNAME": "root", "SHELL": u.shell, "LANG": "C.UTF-8",
+		"PATH": standardPath, "HOME": u.home, "USER": u.name, "LOGNAME": u.name, "SHELL": u.shell, "LANG": "C.UTF-8",
 	}
 	if terminal {
 		env["TERM"] = "xterm-256color"
@@ -146,6 +150,7 @@ func (a *Agent) loginEnv(asked map[string]string, terminal bool) []string {
 	if text, err := os.ReadFile(a.path("/etc/environment")); err == nil {
 		maps.Copy(env, parseEnvironment(string(text)))
 	}
+	maps.Copy(env, image)
 	maps.Copy(env, a.present().env)
 	env["PATH"] = withShims(env["PATH"], u.home+"/"+miseShims)
 	maps.Copy(env, asked)
@@ -154,6 +159,11 @@ func (a *Agent) loginEnv(asked map[string]string, terminal bool) []string {
 		list = append(list, name+"="+env[name])
 	}
 	return list
+}
+
+// rootEnv is the environment of a command of root's.
+func (a *Agent) rootEnv(asked map[string]string, terminal bool) []string {
+	return a.loginEnv(a.rootUser(), nil, asked, terminal)
 }
 
 func withShims(path, shims string) string {

@@ -148,6 +148,7 @@ func (a *Agent) hello() proto.Hello {
 		BootID:  bootID(),
 		Init:    a.init,
 		HasSSHD: isProgram(a.path("/usr/sbin/sshd")),
+		NoShell: !isProgram(a.path(a.rootUser().shell)),
 		Kernel:  kernelRelease(),
 	}
 }

@@ -19,6 +19,7 @@ func (a *Agent) serveExec(conn net.Conn, body json.RawMessage) {
 	var e proto.Exec
 	err := decode(body, &e)
 	if err == nil {
+		e = a.completed(e)
 		err = checkExec(e)
 	}
 	if err != nil {
@@ -28,7 +29,12 @@ func (a *Agent) serveExec(conn net.Conn, body json.RawMessage) {
 	if accept(conn, nil) != nil {
 		return
 	}
-	a.exec(conn, a.orderOf(e))
+	o, err := a.orderOf(e)
+	if err != nil {
+		tellExecError(conn, err)
+		return
+	}
+	a.exec(conn, o)
 }
 
 func checkExec(e proto.Exec) error {
@@ -48,21 +54,29 @@ func checkExec(e proto.Exec) error {
 	return nil
 }
 
-func (a *Agent) orderOf(e proto.Exec) order {
-	o := order{argv: e.Argv, env: a.loginEnv(e.Env, e.TTY), dir: e.Cwd, terminal: e.TTY, rows: e.Rows, cols: e.Cols}
+func (a *Agent) orderOf(e proto.Exec) (order, error) {
+	o := order{argv: e.Argv, dir: e.Cwd, terminal: e.TTY, rows: e.Rows, cols: e.Cols}
+	if e.Container {
+		err := a.contain(&o, e)
+		return o, err
+	}
+	o.env = a.rootEnv(e.Env, e.TTY)
 	if o.dir == "" {
 		o.dir = a.homeDir()
 	}
-	return o
+	return o, nil
 }
 
 // homeDir is root's home, or / in an image without one.
 func (a *Agent) homeDir() string {
-	home := a.rootUser().home
-	if unix.Access(home, unix.X_OK) != nil {
-		return "/"
+	return dirOr(a.rootUser().home, "/")
+}
+
+func dirOr(dir, other string) string {
+	if unix.Access(dir, unix.X_OK) != nil {
+		return other
 	}
-	return home
+	return dir
 }
 
 // exec runs a command whose client is at conn.
@@ -70,11 +84,7 @@ func (a *Agent) exec(conn net.Conn, o order) {
 	out := proto.NewWriter(conn)
 	p, err := a.start(o)
 	if err != nil {
-		var e *proto.ExecError
-		if !errors.As(err, &e) {
-			e = &proto.ExecError{Kind: proto.ExecCannot, Message: err.Error()}
-		}
-		_ = out.JSON(proto.TypeExecError, e) // a client that is gone needs no answer
+		tellExecError(conn, err)
 		return
 	}
 	defer p.closeFiles()
@@ -92,6 +102,15 @@ func (a *Agent) exec(conn net.Conn, o order) {
 	pumps.Wait()
 	<-p.done
 	_ = out.Uint32(proto.TypeExit, uint32(p.status)) // a client that is gone needs no answer
+}
+
+// tellExecError tells the client why its command does not run.
+func tellExecError(conn net.Conn, err error) {
+	var e *proto.ExecError
+	if !errors.As(err, &e) {
+		e = &proto.ExecError{Kind: proto.ExecCannot, Message: err.Error()}
+	}
+	_ = proto.NewWriter(conn).JSON(proto.TypeExecError, e) // a client that is gone needs no answer
 }
 
 // input takes the client's frames. When the client goes before the command is

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // The lines around what banger writes into a file that others own too.
@@ -65,11 +66,36 @@ func putBlock(path string, lines []string, mode fs.FileMode) error {
 	if want == string(have) {
 		return nil
 	}
-	target, err := filepath.EvalSymlinks(path)
-	if err != nil {
-		target = path
+	return putFile(followed(path), []byte(want), mode)
+}
+
+// changeFile puts want in the place of have, which is what the file holds. It
+// keeps its mode and its group.
+func changeFile(path, have, want string) error {
+	if want == have {
+		return nil
 	}
-	return putFile(target, []byte(want), mode)
+	path = followed(path)
+	info, err := os.Stat(path)
+	if err != nil {
+		return fmt.Errorf("cannot change %s: %w", path, err)
+	}
+	if err := putFile(path, []byte(want), info.Mode().Perm()); err != nil {
+		return err
+	}
+	stat := info.Sys().(*syscall.Stat_t)
+	if err := os.Chown(path, int(stat.Uid), int(stat.Gid)); err != nil {
+		return fmt.Errorf("cannot change %s: %w", path, err)
+	}
+	return nil
+}
+
+// followed is what a symbolic link at path leads to, or path.
+func followed(path string) string {
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		return target
+	}
+	return path
 }
 
 // withBlock returns text with lines as its block.

@@ -41,6 +41,7 @@ type order struct {
 	noInput  bool // its standard input is /dev/null
 	rows     uint16
 	cols     uint16
+	as       *user // whom it runs as; nil: root
 }
 
 // process is a started command, in a session and a control group of its own.
@@ -66,6 +67,9 @@ func (a *Agent) start(o order) (*process, error) {
 	}
 	p := &process{group: a.groups.create(), done: make(chan struct{})}
 	theirs, err := p.openFiles(o)
+	if err == nil {
+		err = giveTo(o.as, theirs)
+	}
 	if err == nil {
 		err = p.run(path, o, theirs)
 	}
@@ -228,6 +232,9 @@ func (p *process) run(path string, o order, theirs []*os.File) error {
 
 func (p *process) launch(path string, argv []string, o order, theirs []*os.File) error {
 	sys := &syscall.SysProcAttr{Setsid: true, Setctty: o.terminal}
+	if o.as != nil {
+		sys.Credential = &syscall.Credential{Uid: o.as.uid, Gid: o.as.gid, Groups: o.as.groups}
+	}
 	if p.group != nil {
 		sys.UseCgroupFD, sys.CgroupFD = true, p.group.fd
 	}

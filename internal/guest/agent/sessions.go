@@ -178,7 +178,10 @@ func (k *sessions) begin(spec proto.SessionSpec) (*session, error) {
 	if spec.Rows == 0 || spec.Cols == 0 {
 		spec.Rows, spec.Cols = standardRows, standardCols
 	}
-	o := a.orderOf(proto.Exec{Argv: spec.Argv, Env: spec.Env, Cwd: spec.Cwd, TTY: spec.Stdin == proto.StdinPTY, Rows: spec.Rows, Cols: spec.Cols})
+	o, err := a.orderOf(proto.Exec{Argv: spec.Argv, Env: spec.Env, Cwd: spec.Cwd, TTY: spec.Stdin == proto.StdinPTY, Rows: spec.Rows, Cols: spec.Cols})
+	if err != nil {
+		return nil, err
+	}
 	o.noInput = spec.Stdin == proto.StdinNull
 	dir := filepath.Join(k.dir, spec.Name)
 	// One whose record can't be read is nobody's.

@@ -289,7 +289,7 @@ func (s *sshSession) run(command string) bool {
 	shell := s.agent.rootUser().shell
 	o := order{
 		argv: []string{shell}, arg0: "-" + shell[strings.LastIndexByte(shell, '/')+1:],
-		env: s.agent.loginEnv(s.env, s.terminal), dir: s.agent.homeDir(),
+		env: s.agent.rootEnv(s.env, s.terminal), dir: s.agent.homeDir(),
 		terminal: s.terminal, rows: s.rows, cols: s.cols,
 	}
 	if command != "" {

@@ -36,7 +36,7 @@ func (a *Agent) startTooling(path string) {
 		fmt.Fprintln(log, err)
 	}
 	cmd := exec.Command("/bin/sh", "-c", toolingScript)
-	cmd.Dir, cmd.Env = path, a.loginEnv(nil, false)
+	cmd.Dir, cmd.Env = path, a.rootEnv(nil, false)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	go func() {

@@ -82,8 +82,9 @@ type Hello struct {
 	Version string   `json:"version"` // of the agent
 	BootID  string   `json:"boot_id"` // /proc/sys/kernel/random/boot_id
 	Init    InitKind `json:"init"`
-	HasSSHD bool     `json:"has_sshd"` // the image has an SSH server of its own
-	Kernel  string   `json:"kernel"`   // uname -r
+	HasSSHD bool     `json:"has_sshd"`           // the image has an SSH server of its own
+	NoShell bool     `json:"no_shell,omitempty"` // root has no shell to log in to
+	Kernel  string   `json:"kernel"`             // uname -r
 }
 
 // EventKind sorts events.
@@ -153,16 +154,30 @@ type Config struct {
 	// MachineID is 32 lower-case hex digits. A systemd that is starting keeps
 	// or makes its own; a resumed guest takes this one.
 	MachineID string `json:"machine_id,omitempty"`
+	// Container is what the image says about the commands that run in it.
+	Container *Container `json:"container,omitempty"`
+}
+
+// Container is how an image wants its commands to be run, as a container
+// runtime would.
+type Container struct {
+	Env  []string `json:"env,omitempty"`  // NAME=value
+	Cwd  string   `json:"cwd,omitempty"`  // absolute; made if it is missing; empty: the user's home
+	User string   `json:"user,omitempty"` // user[:group], names or numbers; empty: root
+	Argv []string `json:"argv,omitempty"` // what runs where no command is given
 }
 
 // Exec asks for a command to run as root.
 type Exec struct {
-	Argv []string          `json:"argv"`
+	Argv []string          `json:"argv,omitempty"`
 	Env  map[string]string `json:"env,omitempty"` // over the login defaults
 	Cwd  string            `json:"cwd,omitempty"` // default: root's home
 	TTY  bool              `json:"tty,omitempty"` // one terminal instead of three pipes
 	Rows uint16            `json:"rows,omitempty"`
 	Cols uint16            `json:"cols,omitempty"`
+	// Container asks for the user, environment and directory of the image's
+	// Container, and without Argv for its command.
+	Container bool `json:"container,omitempty"`
 }
 
 // ExecErrorKind sorts commands that never ran.
