@@ -46,14 +46,15 @@ func TestOwnFault(t *testing.T) { t.Run("good", func(t *testing.T) {}); t.Fail()
 		"b/b_test.go": head + "func TestPanics(t *testing.T) { panic(\"boom\") }\n",
 		"c/c_test.go": head + "func TestX(t *testing.T) { undefined() }\n",
 		"d/d_test.go": head + "func TestMain(m *testing.M) { panic(\"main\") }\nfunc TestY(t *testing.T) {}\n",
+		"e/e_test.go": "package m\n\nimport (\n\t\"os\"\n\t\"testing\"\n)\n\nfunc TestEnds(t *testing.T) { println(\"where it stood\"); os.Exit(3) }\n",
 	})
 	var shown strings.Builder
 	got := suite{name: "s", packages: []string{"./..."}}.run(t.Context(), &shown)
-	want := []string{"m/a TestBad", "m/a TestOwnFault", "m/a TestSkip (skipped)", "m/a TestTree/bad/leaf", "m/b TestPanics", "m/c", "m/d"}
+	want := []string{"m/a TestBad", "m/a TestOwnFault", "m/a TestSkip (skipped)", "m/a TestTree/bad/leaf", "m/b TestPanics", "m/c", "m/d", "m/e"}
 	if got.passed != 3 || !slices.Equal(got.failures, want) {
 		t.Errorf("%d passed, failures %q\n%s", got.passed, got.failures, shown.String())
 	}
-	for _, text := range []string{"why it failed", "boom", "undefined: undefined"} {
+	for _, text := range []string{"why it failed", "boom", "undefined: undefined", "where it stood"} {
 		if !strings.Contains(shown.String(), text) {
 			t.Errorf("%q was not shown in\n%s", text, shown.String())
 		}

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"sort"
 	"strings"
 )
@@ -76,6 +78,20 @@ func (r *reader) take(e event) {
 			fmt.Fprint(r.show, strings.Join(r.output[key], ""))
 		}
 		delete(r.output, key)
+		if e.Action == "fail" && e.Test == "" {
+			r.sayUnended(e.Package)
+		}
+	}
+}
+
+// sayUnended shows what the tests said that had not ended when their package
+// did: where it hung is in the output of one of them.
+func (r *reader) sayUnended(pkg string) {
+	for _, key := range slices.Sorted(maps.Keys(r.output)) {
+		if strings.HasPrefix(key, pkg+" ") {
+			fmt.Fprint(r.show, strings.Join(r.output[key], ""))
+			delete(r.output, key)
+		}
 	}
 }
 
