@@ -473,15 +473,13 @@ func (g *getter) list(dirs []string) ([]string, error) {
 	if len(dirs) == 0 {
 		return nil, nil
 	}
-	entries, err := g.ask(wire.List, dirs)
+	if err := g.ask(wire.List, dirs); err != nil {
+		return nil, err
+	}
+	entries, err := readEntries(g.conn, len(g.r.stats))
 	if err != nil {
 		return nil, err
 	}
-	all, err := readEntries(g.conn, len(g.r.stats))
-	if err != nil {
-		return nil, err
-	}
-	entries = append(entries, all...)
 	var names []string
 	for _, e := range entries {
 		name := within(g.prefix, e.Path)
@@ -494,18 +492,18 @@ func (g *getter) list(dirs []string) ([]string, error) {
 	return names, nil
 }
 
-func (g *getter) ask(deed wire.Deed, names []string) ([]wire.Entry, error) {
+func (g *getter) ask(deed wire.Deed, names []string) error {
 	full := make([]string, len(names))
 	for i, name := range names {
 		full[i] = join(g.prefix, name)
 	}
 	if err := g.conn.JSON(wire.Ask{Deed: deed, Path: g.guest}); err != nil {
-		return nil, lost(err)
+		return lost(err)
 	}
 	if err := g.conn.Names(full); err != nil {
-		return nil, lost(err)
+		return lost(err)
 	}
-	return nil, readAnswer(g.conn, nil)
+	return readAnswer(g.conn, nil)
 }
 
 // files gets the contents of those that were not got yet.
@@ -523,7 +521,7 @@ func (g *getter) files(ctx context.Context, names []string) error {
 	if len(wanted) == 0 {
 		return nil
 	}
-	if _, err := g.ask(wire.Get, wanted); err != nil {
+	if err := g.ask(wire.Get, wanted); err != nil {
 		return err
 	}
 	for _, name := range wanted {

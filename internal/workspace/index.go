@@ -7,7 +7,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash"
 )
 
 // errIndex is an index in a form that git was told not to write.
@@ -17,7 +16,7 @@ var errIndex = errors.New("git wrote its index in an unknown form")
 // 2 or 3: what its extensions name (trees, another file) is not in the guest.
 // The format is git's Documentation/gitformat-index.
 func withoutExtensions(index []byte, format string) ([]byte, error) {
-	sum, oidLen := hash.Hash(sha1.New()), 20
+	sum, oidLen := sha1.New(), 20
 	if format == "sha256" {
 		sum, oidLen = sha256.New(), 32
 	}

@@ -35,8 +35,9 @@ import (
 )
 
 const (
-	// MaxPath and MaxName are Linux's own limits of a path and of each part.
+	// MaxPath is Linux's own limit of a path, in bytes.
 	MaxPath = 4095
+	// MaxName is Linux's own limit of each part of a path, in bytes.
 	MaxName = 255
 	// MaxJSON bounds an Ask and an Answer.
 	MaxJSON = 1 << 20
