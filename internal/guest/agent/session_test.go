@@ -21,6 +21,7 @@ import (
 
 	"github.com/banger-vm/banger/internal/guest/agent"
 	"github.com/banger-vm/banger/internal/guest/proto"
+	"github.com/banger-vm/banger/internal/testenv"
 )
 
 // session starts a session of a shell.
@@ -499,11 +500,8 @@ func TestStop(t *testing.T) {
 	if end := stubborn.Session(); *end.Status != 128+9 {
 		t.Errorf("%+v", end)
 	}
-	if err := syscall.Kill(child, 0); err == nil {
-		state, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", child))
-		if !strings.Contains(string(state), ") Z") {
-			t.Errorf("what the session started lives on: %s", state)
-		}
+	if err := testenv.AwaitEnd(child, time.Minute); err != nil {
+		t.Errorf("what the session started lives on: %v", err)
 	}
 }
 
