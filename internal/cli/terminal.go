@@ -54,18 +54,16 @@ func raw(in *os.File) (restore func(), err error) {
 	return func() { _ = term.Restore(int(in.Fd()), before) }, nil
 }
 
-// followSize calls resize whenever the terminal's size changes, until ctx ends.
+// followSize calls resize with the terminal's size, which may have changed since
+// it was last told, and whenever it changes, until ctx ends.
 func followSize(ctx context.Context, w io.Writer, resize func(rows, cols uint16) error) {
 	changed := make(chan os.Signal, 1)
 	signal.Notify(changed, syscall.SIGWINCH)
 	go func() {
 		defer signal.Stop(changed)
-		for {
+		for resize(size(w)) == nil {
 			select {
 			case <-changed:
-				if resize(size(w)) != nil {
-					return
-				}
 			case <-ctx.Done():
 				return
 			}

@@ -223,23 +223,18 @@ func (s *session) stop(grace time.Duration) error {
 	return nil
 }
 
-// resize gives the session's terminal the size of its latest client's.
+// resize gives the session's terminal the size of its latest client's; s.mu is
+// held.
 func (s *session) resize(rows, cols uint16) {
-	if rows == 0 || cols == 0 {
-		return
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.over || s.p == nil {
+	if rows == 0 || cols == 0 || s.over || s.p == nil {
 		return
 	}
 	s.rows, s.cols = rows, cols
 	_ = s.p.resize(rows, cols) // it may just have ended
 }
 
+// hasSize tells the size of the session's terminal; s.mu is held.
 func (s *session) hasSize(rows, cols uint16) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	return s.rows == rows && s.cols == cols
 }
 

@@ -144,7 +144,7 @@ func (at *attachment) do(f proto.Frame) error {
 		at.s.take(at, f.Payload)
 	case proto.TypeStdinEOF: // this client's, not the session's
 	case proto.TypeResize:
-		at.s.resize(f.Size())
+		at.resize(f.Size())
 	case proto.TypeSignal:
 		if p, err := at.s.running(); err == nil {
 			p.signal(unix.Signal(f.Payload[0]))
@@ -251,8 +251,18 @@ func (at *attachment) finish() {
 	_ = at.out.JSON(proto.TypeSessionEnd, at.s.describe()) // a client that is gone needs no answer
 }
 
+// resize gives the terminal the size that the client's has now.
+func (at *attachment) resize(rows, cols uint16) {
+	at.s.mu.Lock()
+	defer at.s.mu.Unlock()
+	at.want.Rows, at.want.Cols = rows, cols
+	at.s.resize(rows, cols)
+}
+
 // repaint has the terminal's program paint for the new client.
 func (at *attachment) repaint() {
+	at.s.mu.Lock()
+	defer at.s.mu.Unlock()
 	rows, cols := at.want.Rows, at.want.Cols
 	if rows < 2 || cols == 0 {
 		return
@@ -265,6 +275,8 @@ func (at *attachment) repaint() {
 	at.s.resize(rows-1, cols)
 	time.AfterFunc(repaintPause, func() {
 		at.s.awaitOutput(printed, repaintLimit)
+		at.s.mu.Lock()
+		defer at.s.mu.Unlock()
 		if at.s.hasSize(rows-1, cols) { // no other size has come meanwhile
 			at.s.resize(rows, cols)
 		}
