@@ -5,8 +5,10 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -16,6 +18,13 @@ import (
 	"github.com/banger-vm/banger/internal/guest/host"
 	"github.com/banger-vm/banger/internal/guest/proto"
 )
+
+// TestMain takes hang-ups: one that whoever started the tests ignores, as nohup
+// does, would be ignored by every command that the tests start.
+func TestMain(m *testing.M) {
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
+	os.Exit(m.Run())
+}
 
 // memoryKernel is a guest's kernel that keeps in memory what it was told.
 type memoryKernel struct {
