@@ -330,7 +330,7 @@ func (r *change) beginPlain(ctx context.Context) error {
 	}
 	var here []string
 	for name := range r.stats {
-		stat, err := look(filepath.Join(r.kept.Dir, name))
+		stat, err := wire.Look(filepath.Join(r.kept.Dir, name))
 		if err != nil {
 			return err
 		}

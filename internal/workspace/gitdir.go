@@ -172,7 +172,7 @@ func (r *repo) indexFile(ctx context.Context, scratch string) (outgoing, error) 
 	if err != nil {
 		return outgoing{}, fmt.Errorf("cannot read git's index: %w", err)
 	}
-	before, err := look(r.index)
+	before, err := wire.Look(r.index)
 	if err != nil {
 		return outgoing{}, err
 	}
@@ -239,7 +239,7 @@ func (r *repo) packFiles(scratch, hash string) ([]outgoing, error) {
 	var files []outgoing
 	for _, ext := range []string{".pack", ".idx"} {
 		full := filepath.Join(scratch, "pack-"+hash+ext)
-		stat, err := look(full)
+		stat, err := wire.Look(full)
 		if err != nil {
 			return nil, err
 		}

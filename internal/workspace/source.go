@@ -10,8 +10,6 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/internal/workspace/wire"
 )
@@ -244,7 +242,7 @@ func (v *visitor) visit(path string) (bool, error) {
 	if !v.isReal(dirOf(path)) {
 		return false, nil
 	}
-	stat, err := look(filepath.Join(v.root, path))
+	stat, err := wire.Look(filepath.Join(v.root, path))
 	if err != nil {
 		return false, err
 	}
@@ -284,32 +282,6 @@ func isRealDirectory(root, dir string) bool {
 	return true
 }
 
-// look tells what is at a path of the host, without following it. What is no
-// file, directory or link counts as nothing.
-func look(path string) (wire.Stat, error) {
-	var st unix.Stat_t
-	err := unix.Lstat(path, &st)
-	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
-		return wire.Stat{Type: wire.Gone}, nil
-	}
-	if err != nil {
-		return wire.Stat{}, fmt.Errorf("cannot look at %s: %w", path, err)
-	}
-	switch st.Mode & unix.S_IFMT {
-	case unix.S_IFREG:
-		return wire.Stat{Type: wire.File, Mode: st.Mode & 0o7777, MTime: st.Mtim.Nano(), Size: st.Size}, nil
-	case unix.S_IFDIR:
-		return wire.Stat{Type: wire.Dir, Mode: st.Mode & 0o7777}, nil
-	case unix.S_IFLNK:
-		target, err := os.Readlink(path)
-		if err != nil {
-			return wire.Stat{}, fmt.Errorf("cannot look at %s: %w", path, err)
-		}
-		return wire.Stat{Type: wire.Link, Target: target}, nil
-	}
-	return wire.Stat{Type: wire.Gone}, nil
-}
-
 // ignoreFile names, in git's own syntax, what of a plain directory stays out.
 const ignoreFile = ".bangerignore"
 
@@ -344,7 +316,7 @@ func (s *Source) walk(ctx context.Context) error {
 			}
 			return fs.SkipDir
 		}
-		stat, err := look(full)
+		stat, err := wire.Look(full)
 		if err != nil {
 			return err
 		}

@@ -96,7 +96,7 @@ func escapeGlob(path string) string {
 
 // checkPlace refuses to put a tree over something else.
 func checkPlace(ask wire.Ask) error {
-	have, err := look(ask.Path)
+	have, err := wire.Look(ask.Path)
 	if err != nil {
 		return err
 	}
@@ -401,7 +401,7 @@ func (r *receiver) holdsMore(dir string, goes map[string]bool) (bool, error) {
 // lookBelow is look for a path of the workspace. Behind a link is nothing.
 func (r *receiver) lookBelow(path string) (wire.Stat, error) {
 	for _, parent := range wire.Parents(path) {
-		s, err := look(filepath.Join(r.ask.Path, parent))
+		s, err := wire.Look(filepath.Join(r.ask.Path, parent))
 		if err != nil {
 			return s, err
 		}
@@ -409,7 +409,7 @@ func (r *receiver) lookBelow(path string) (wire.Stat, error) {
 			return wire.Stat{Type: wire.Gone}, nil
 		}
 	}
-	return look(filepath.Join(r.ask.Path, path))
+	return wire.Look(filepath.Join(r.ask.Path, path))
 }
 
 // apply does the changes: first what goes, the deepest first, then what comes.
@@ -441,7 +441,7 @@ func (r *receiver) one(c change) error {
 	if err := r.ensureParents(c.Path); err != nil {
 		return err
 	}
-	have, err := look(path)
+	have, err := wire.Look(path)
 	if err != nil {
 		return err
 	}
@@ -499,7 +499,7 @@ func (r *receiver) remove(path string) error {
 func (r *receiver) ensureParents(path string) error {
 	for _, parent := range wire.Parents(path) {
 		dir := filepath.Join(r.ask.Path, parent)
-		have, err := look(dir)
+		have, err := wire.Look(dir)
 		if err != nil {
 			return err
 		}

@@ -55,7 +55,7 @@ func scan(conn *wire.Conn, root string) error {
 	if err != nil {
 		return err
 	}
-	have, err := look(root)
+	have, err := wire.Look(root)
 	if err != nil {
 		return err
 	}
@@ -109,7 +109,7 @@ func each(root, dir string, f func(name string, have wire.Stat) error) error {
 		if e.Name() == gitDir {
 			continue
 		}
-		have, err := look(filepath.Join(root, dir, e.Name()))
+		have, err := wire.Look(filepath.Join(root, dir, e.Name()))
 		if err != nil {
 			return err
 		}
@@ -175,7 +175,7 @@ func get(conn *wire.Conn, root string) error {
 
 func send(conn *wire.Conn, root, name string) error {
 	full := filepath.Join(root, name)
-	have, err := look(full)
+	have, err := wire.Look(full)
 	if err != nil {
 		return err
 	}

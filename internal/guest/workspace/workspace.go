@@ -10,12 +10,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/banger-vm/banger/internal/workspace/wire"
 )
@@ -107,32 +104,6 @@ func checkTarget(path string) error {
 		return fmt.Errorf("%q is no place for a workspace: it takes an absolute path of the guest", path)
 	}
 	return nil
-}
-
-// look tells what is at a path, without following it. What is no file,
-// directory or link counts as nothing.
-func look(path string) (wire.Stat, error) {
-	var st unix.Stat_t
-	err := unix.Lstat(path, &st)
-	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
-		return wire.Stat{Type: wire.Gone}, nil
-	}
-	if err != nil {
-		return wire.Stat{}, fmt.Errorf("cannot look at %s: %w", path, err)
-	}
-	switch st.Mode & unix.S_IFMT {
-	case unix.S_IFREG:
-		return wire.Stat{Type: wire.File, Mode: st.Mode & 0o7777, MTime: st.Mtim.Nano(), Size: st.Size}, nil
-	case unix.S_IFDIR:
-		return wire.Stat{Type: wire.Dir, Mode: st.Mode & 0o7777}, nil
-	case unix.S_IFLNK:
-		target, err := os.Readlink(path)
-		if err != nil {
-			return wire.Stat{}, fmt.Errorf("cannot look at %s: %w", path, err)
-		}
-		return wire.Stat{Type: wire.Link, Target: target}, nil
-	}
-	return wire.Stat{Type: wire.Gone}, nil
 }
 
 // same says whether two looks at a name saw the same. A directory is the same
