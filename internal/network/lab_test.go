@@ -58,6 +58,7 @@ func enterNamespace(t *testing.T) {
 	t.Helper()
 	must(t, unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, ""))
 	must(t, unix.Mount("proc", "/proc", "proc", 0, ""))
+	must(t, writeForwarding("0")) // a new namespace takes it from the host's first one
 	setUp(t, "lo")
 }
 
