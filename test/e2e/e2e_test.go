@@ -55,7 +55,7 @@ func TestMain(m *testing.M) {
 // the store does not stay.
 func inWorld(tests func() int) (int, error) {
 	if err := fetchNodeModules(); err != nil {
-		fmt.Fprintln(os.Stderr, err) // the one script that needs them fails
+		fmt.Fprintln(os.Stderr, err) // the scripts that need them fail
 	}
 	if err := testenv.Enter(); err != nil {
 		return 0, err
@@ -156,6 +156,7 @@ func setupFor(env *testscript.Env, atEnd func(func())) error {
 		"INITS":              initsDir,
 		"STORE":              filepath.Join(storeDir, "banger"),
 		"MCPCLIENT":          absolute("mcpclient/client.cjs"),
+		"ACPCLIENT":          absolute("acpclient/client.cjs"),
 		"NODE_PATH":          os.Getenv("NODE_PATH"),
 		"WAIT":               or(waitFlag, "--wait=agent"),
 	} {

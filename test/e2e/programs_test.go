@@ -14,19 +14,26 @@ import (
 	"github.com/banger-vm/banger/internal/testenv"
 )
 
+// nodePrograms are the directories of the tests' programs for node.
+var nodePrograms = []string{"mcpclient", "acpclient"}
+
 // fetchNodeModules gets what the tests' programs for node need while there is
 // still an internet, and puts it where they find it.
 func fetchNodeModules() error {
 	if testenv.Entered() {
 		return nil
 	}
-	fetch := exec.Command("../../scripts/fetch-node.sh", "mcpclient")
-	fetch.Stderr = os.Stderr
-	path, err := fetch.Output()
-	if err != nil {
-		return fmt.Errorf("cannot fetch the MCP client: %w", err)
+	var paths []string
+	for _, program := range nodePrograms {
+		fetch := exec.Command("../../scripts/fetch-node.sh", program)
+		fetch.Stderr = os.Stderr
+		path, err := fetch.Output()
+		if err != nil {
+			return fmt.Errorf("cannot fetch what %s needs: %w", program, err)
+		}
+		paths = append(paths, strings.TrimSpace(string(path)))
 	}
-	return os.Setenv("NODE_PATH", strings.TrimSpace(string(path)))
+	return os.Setenv("NODE_PATH", strings.Join(paths, ":"))
 }
 
 // examples builds the client package's own tests, which run its examples.
