@@ -18,7 +18,6 @@ import (
 	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/internal/guest/host"
 	"github.com/banger-vm/banger/internal/guest/proto"
-	"github.com/banger-vm/banger/internal/vm"
 )
 
 const (
@@ -28,9 +27,19 @@ const (
 	maxClients = proto.MaxAttached
 )
 
+// VMs are the VMs whose agents keep sessions. A VM's id or name stands for it;
+// an agent's refusals come back as errors of package api.
+type VMs interface {
+	List() []api.VM
+	Show(nameOrID string) (api.VM, error)
+	StartSession(ctx context.Context, nameOrID string, wait api.Wait, spec proto.SessionSpec) (proto.Session, error)
+	AttachSession(ctx context.Context, nameOrID string, want proto.Attach) (net.Conn, proto.Attached, error)
+	WithSessions(ctx context.Context, nameOrID string, do func(*host.Agent) error) error
+}
+
 // Host is the sessions of all VMs, as their host sees them.
 type Host struct {
-	vms *vm.Manager
+	vms VMs
 	dir string // of the sockets; below it a directory per VM
 	log *slog.Logger
 
@@ -43,7 +52,7 @@ type Host struct {
 }
 
 // New gives a host without sockets yet, in dir, which nobody else uses.
-func New(vms *vm.Manager, dir string, log *slog.Logger) *Host {
+func New(vms VMs, dir string, log *slog.Logger) *Host {
 	life, end := context.WithCancel(context.Background())
 	return &Host{vms: vms, dir: dir, log: log, life: life, end: end, sockets: map[string]*socket{}}
 }

@@ -93,7 +93,7 @@ var rules = []rule{
 		"internal/guest/host", "internal/guest/proto"}},
 	{who: "internal/vm", may: []string{"internal/image", "internal/kernel", "internal/disk", "internal/network", "internal/firecracker",
 		"internal/hostclock", "internal/oom", "internal/guest/host", "internal/guest/proto", "internal/vmm", "internal/credential", "internal/forward"}, why: "vm is the only place that knows two of the leaves"},
-	{who: "internal/session", may: []string{"internal/vm", "internal/guest/host", "internal/guest/proto"}},
+	{who: "internal/session", may: []string{"internal/guest/host", "internal/guest/proto"}},
 	{who: "internal/workspace", may: []string{"internal/workspace/wire"}, why: "it runs as the user, beside the CLI, and knows a connection only"},
 
 	{who: "internal/image", may: []string{"internal/debian"}},
