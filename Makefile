@@ -11,7 +11,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X github.com/banger-vm/banger/api.Version=$(VERSION)
 BUILD   := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 SUDO    := $(if $(filter-out 0,$(shell id -u)),sudo,)
-TAGS    := hosttest vmtest e2e e2e,soak nested firecracker bench
+TAGS    := hosttest vmtest e2e e2e,soak nested nested,soak firecracker bench
 
 PROGRAMS   := banger bangerd
 COMPANIONS := fcqemu banger-init banger-vsock-agent
@@ -86,9 +86,10 @@ bench: test-setup build ## every figure beside its floor or peer, as root; ARGS=
 
 SOAK       ?= 1000
 REAL_LIVES ?= 50
-soak: test-setup build ## every step and every death, SOAK lives in memory and REAL_LIVES of real guests, as root; not in CI
+soak: test-setup build ## every step on every VMM, every death, SOAK lives in memory and REAL_LIVES of real guests, as root; not in CI
 	LIVES=$(SOAK) $(GO) test -tags hosttest -count=1 -timeout 2h -v ./test/lives
 	REAL_LIVES=$(REAL_LIVES) $(GO) test -tags 'e2e soak' -count=1 -timeout 2h -v -run '^(TestKillAtEveryStep|TestManyLives)$$' ./test/e2e
+	$(GO) test -tags 'nested soak' -count=1 -timeout 4h -v -run '^TestKillAtEveryStep$$' ./test/nested
 
 vuln: ## known vulnerabilities in what banger is built from; needs the internet
 	$(GO) tool -modfile=tools/go.mod govulncheck ./...

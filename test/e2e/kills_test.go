@@ -3,7 +3,9 @@
 package e2e
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -17,6 +19,8 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/client"
+	"github.com/banger-vm/banger/internal/firecracker"
 	"github.com/banger-vm/banger/internal/testenv"
 )
 
@@ -26,18 +30,83 @@ func killAt(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: killat step program args…")
 	}
-	step := args[0]
+	killedAt(ts, args[0], func() { exits(ts, false, append([]string{"125"}, args[1:]...)) })
+	agrees(ts, false, nil)
+}
+
+// killOn STEP PROGRAM ARGS… runs a program that is none of banger's, and waits
+// until what it did has brought the daemon to that step, where it kills itself.
+func killOn(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: killon step program args…")
+	}
+	killedAt(ts, args[0], func() { ts.Check(ts.Exec(args[1], args[2:]...)) })
+}
+
+// killedAt starts a daemon that kills itself just before a step, and waits for
+// its end after what brings it there.
+func killedAt(ts *testscript.TestScript, step string, bring func()) {
 	ts.Check(ts.Exec("banger", "daemon", "stop"))
 	ts.Setenv("BANGERD_KILL_AT", step)
 	ts.Check(ts.Exec("banger", "vm", "list")) // this one starts it
 	var status struct{ PID int }
 	ask(ts, &status, "daemon", "status")
-	exits(ts, false, append([]string{"125"}, args[1:]...))
+	bring()
 	ts.Setenv("BANGERD_KILL_AT", "")
 	if err := testenv.AwaitEnd(status.PID, patience); err != nil {
 		ts.Fatalf("bangerd lives, so it never came to %s: %v", step, err)
 	}
-	agrees(ts, false, nil)
+}
+
+// awaitState VM STATE follows a VM's log until the VM is in that state.
+func awaitState(ts *testscript.TestScript, neg bool, args []string) {
+	name, want := args[0], api.State(args[1])
+	ts.Check(ts.Exec("banger", "vm", "list")) // the daemon runs
+	c := client.New(client.Options{Runtime: filepath.Join(ts.Getenv("XDG_RUNTIME_DIR"), "banger")}).AnyVersion()
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	found := errors.New("found")
+	var v api.VM
+	err := c.Logs(ctx, name, true, func(api.LogLine) error {
+		var err error
+		if v, err = c.VM(ctx, name); err == nil && v.State == want {
+			err = found
+		}
+		return err
+	})
+	if !errors.Is(err, found) {
+		ts.Fatalf("VM %s does not come to be %s: %v; it is %s: %s", name, want, err, v.State, v.Reason)
+	}
+}
+
+// awaitHalted VM waits until a VM's processors stand still: its VMM says so, or
+// is stopped itself.
+func awaitHalted(ts *testscript.TestScript, neg bool, args []string) {
+	var v api.VM
+	ask(ts, &v, "vm", "show", args[0])
+	vmm := firecracker.NewClient(filepath.Join(ts.Getenv("XDG_RUNTIME_DIR"), "banger/vm", v.ID, "api.sock"))
+	defer vmm.Close()
+	for late := time.Now().Add(patience); ; {
+		if stopped(v.VMM.PID) {
+			return
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		info, err := vmm.Describe(ctx)
+		cancel()
+		if err == nil && info.State == firecracker.StatePaused {
+			return
+		}
+		if time.Now().After(late) {
+			ts.Fatalf("the VMM of %s runs on: it is %q, %v", args[0], info.State, err)
+		}
+	}
+}
+
+func stopped(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	_, behindName, _ := strings.Cut(string(stat), ") ")
+	return err == nil && strings.HasPrefix(behindName, "T")
 }
 
 // agrees holds what bangerd says, twice in a row, against the processes, taps,
@@ -54,7 +123,7 @@ func agrees(ts *testscript.TestScript, neg bool, args []string) {
 	for _, v := range list {
 		ids = append(ids, v.ID)
 		exist(ts, filepath.Join(state, v.ID), "vm.json", "disk.cow", "ssh_host_ed25519_key")
-		if v.State != api.StateRunning {
+		if v.State != api.StateRunning && v.State != api.StatePaused {
 			if v.VMM != nil {
 				ts.Fatalf("VM %s is %s and has a VMM", v.Name, v.State)
 			}

@@ -19,48 +19,112 @@ import (
 	"github.com/banger-vm/banger/internal/vm"
 )
 
-// Every step there is, with real guests: a script is written from the lists.
+// Every step there is, with real guests: the scripts are written from the lists.
 func TestKillAtEveryStep(t *testing.T) {
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "every_step.txtar"), []byte(everyStep()), 0o600); err != nil {
-		t.Fatal(err)
+	for name, script := range everyStep() {
+		if err := os.WriteFile(filepath.Join(dir, name+".txtar"), []byte(script), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	run(t, dir)
 }
 
-func everyStep() string {
-	script := []string{"env BANGER_TAP_POOL_SIZE=0"}
-	say := func(format string, args ...any) { script = append(script, fmt.Sprintf(format, args...)) }
+// everyStep gives a script for each operation that has steps.
+func everyStep() map[string]string {
+	return map[string]string{
+		"create": script(stepsOfCreate),
+		"start":  script(stepsOfStart),
+		"stop":   script(stepsOfStop),
+		"delete": script(stepsOfDelete),
+		"pause":  script(stepsOfPause),
+	}
+}
+
+// say adds a line to a script.
+type say func(format string, args ...any)
+
+func script(write func(say)) string {
+	var text strings.Builder
+	line := func(format string, args ...any) { fmt.Fprintf(&text, format+"\n", args...) }
+	line("env BANGER_TAP_POOL_SIZE=0")
+	write(line)
+	line("exec banger vm delete box")
+	line("nothing")
+	return text.String()
+}
+
+func stepsOfCreate(say say) {
 	for _, step := range vm.CreateSteps {
 		say("killat %s banger vm create --name box --no-start", step)
 		say("exec banger vm create --name box --no-start")
 		say("exec banger vm delete box")
 	}
 	say("exec banger vm create --name box --no-start")
+}
+
+func stepsOfStart(say say) {
+	say("exec banger vm create --name box --no-start")
 	for _, step := range vm.StartSteps {
 		say("killat %s banger vm start box $WAIT", step)
 	}
 	say("exec banger vm start box $WAIT")
+	say("exec banger vm exec $WAIT box -- true")
+}
+
+func stepsOfStop(say say) {
+	say("exec banger vm create --name box $WAIT")
 	say("exec banger vm exec $WAIT box -- sh -c 'echo synced > /root/a && sync /root/a /root'")
 	last := len(vm.StopSteps) - 1 // comes only where the guest does not go down by itself
 	for _, step := range slices.Concat(vm.StopSteps[:last], vm.EndSteps) {
-		say("exec banger vm restart box $WAIT")
 		say("killat %s banger vm stop box", step)
+		say("exec banger vm restart box $WAIT")
+		say("exec banger vm exec $WAIT box -- cat /root/a")
+		say("stdout '^synced$'")
 	}
-	say("exec banger vm restart box $WAIT")
-	say("exec banger vm exec $WAIT box -- cat /root/a")
-	say("stdout '^synced$'")
 	say("killat %s banger vm stop --force box", vm.StopSteps[last])
+	say("exec banger vm stop --force box")
+}
+
+func stepsOfDelete(say say) {
 	for _, step := range vm.DeleteSteps {
+		say("exec banger vm create --name box $WAIT")
 		say("killat %s banger vm delete box", step)
 		say("exec banger vm delete box")
 		say("exec banger vm list --json")
 		say(`stdout '^\[\]$'`)
-		say("exec banger vm create --name box $WAIT")
 	}
-	say("exec banger vm delete box")
-	say("nothing")
-	return strings.Join(script, "\n") + "\n"
+	say("exec banger vm create --name box --no-start")
+}
+
+// The full disk's pause is nobody's command, nor is the end of it: the next
+// daemon must think of both. In the end the same boot runs on.
+func stepsOfPause(say say) {
+	say("smalldisk $XDG_STATE_HOME 1024")
+	say("exec banger vm create --name box $WAIT")
+	say("exec banger vm exec $WAIT box -- sh -c 'echo synced > /root/a; sync /root/a /root; cat /proc/sys/kernel/random/boot_id /root/a'")
+	say("cp stdout before")
+	const fill, free = "fallocate -l 930M $XDG_STATE_HOME/hog", "rm $XDG_STATE_HOME/hog"
+	runsOn := func() {
+		say("awaitstate box running")
+		say("agrees")
+		say("exec banger vm exec $WAIT box -- cat /proc/sys/kernel/random/boot_id /root/a")
+		say("cmp stdout before")
+	}
+	for _, step := range vm.PauseSteps {
+		say("killon %s %s", step, fill)
+		say("awaitstate box paused")
+		say("halted box")
+		say("agrees")
+		say("exec %s", free)
+		runsOn()
+	}
+	for _, step := range vm.ResumeSteps {
+		say("exec %s", fill)
+		say("awaitstate box paused")
+		say("killon %s %s", step, free)
+		runsOn()
+	}
 }
 
 // realLives is how many lives real guests have in a row.

@@ -34,9 +34,9 @@ func (k *kit) in(p place, name string) string {
 	return filepath.Join(p.kit(), name)
 }
 
-// pack builds the test programs and gathers them with this build and
+// pack builds the programs of some suites and gathers them with this build and
 // firecracker.
-func pack(t testing.TB) *kit {
+func pack(t testing.TB, suites ...suite) *kit {
 	t.Helper()
 	dir := t.TempDir()
 	k := &kit{files: map[string]string{"firecracker": firecrackerBinary(t)}}

@@ -65,8 +65,11 @@ var suites = []suite{
 	{name: "life", pkg: "./test/e2e", tags: "e2e", args: []string{"-test.run=^TestLife$"}, timeout: 20 * time.Minute},
 }
 
-func TestFirecracker(t *testing.T) {
-	kit := pack(t)
+func TestFirecracker(t *testing.T) { inside(t, suites) }
+
+// inside runs suites where firecracker does.
+func inside(t *testing.T, suites []suite) {
+	kit := pack(t, suites...)
 	place := somewhere(t, kit)
 	t.Run("version", func(t *testing.T) {
 		out := place.output(t, kit.in(place, "firecracker"), "--version")
