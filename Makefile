@@ -94,12 +94,14 @@ soak: test-setup build ## every step on every VMM, every death, SOAK lives in me
 vuln: ## known vulnerabilities in what banger is built from; needs the internet
 	$(GO) tool -modfile=tools/go.mod govulncheck ./...
 
+# Each input that is new is made smaller before the next one is tried, for a
+# minute unless that is bounded: of a large input, most of the time.
 FUZZTIME ?= 1000000x
 fuzz: ## every fuzz target there is, a million executions each; FUZZTIME=30s for less
 	@grep -rl --include=*_test.go '^func Fuzz' . | while read -r file; do \
 		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$$file"); do \
 			echo "$$target in $$(dirname "$$file")"; \
-			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")" || exit 1; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 100x "$$(dirname "$$file")" || exit 1; \
 		done; \
 	done
 

@@ -209,7 +209,7 @@ const (
 // writeSparse writes the content that m tells of from the start of file and
 // leaves blocks of zeros out. More data than m tells of is refused.
 func writeSparse(file *os.File, content io.Reader, m Manifest) error {
-	buf := make([]byte, chunk)
+	buf := make([]byte, min(chunk, m.Size))
 	var written int64
 	for at := int64(0); at < m.Size; {
 		part := buf[:min(chunk, m.Size-at)]
