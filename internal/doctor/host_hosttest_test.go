@@ -96,3 +96,26 @@ func TestAVMMThatNoVMOwnsIsEnded(t *testing.T) {
 		t.Errorf("the program ended with %v", err)
 	}
 }
+
+func TestSubordinateIDsThatVMMsRunUnder(t *testing.T) {
+	inMountNamespace(t)
+	layer := t.TempDir()
+	must(t, unix.Mount("tmpfs", layer, "tmpfs", 0, ""))
+	defer unix.Unmount(layer, unix.MNT_DETACH)
+	must(t, os.Mkdir(layer+"/upper", 0o755))
+	must(t, os.Mkdir(layer+"/work", 0o755))
+	must(t, unix.Mount("etc", "/etc", "overlay", 0, "lowerdir=/etc,upperdir="+layer+"/upper,workdir="+layer+"/work"))
+	defer unix.Unmount("/etc", unix.MNT_DETACH)
+	o := good(t).real(t)
+	for _, file := range []string{"/etc/subuid", "/etc/subgid"} {
+		must(t, os.WriteFile(file, []byte("alice:100000:65536\n"), 0o644))
+	}
+	if f := find(t, doctor.Run(t.Context(), o), "subordinate ids")[0]; f.Level == api.LevelWarning {
+		t.Errorf("others are no harm: %+v", f)
+	}
+	must(t, os.WriteFile("/etc/subgid", []byte("alice:100000:65536\nbob:720000:65536\n"), 0o644))
+	f := find(t, doctor.Run(t.Context(), o), "subordinate ids")[0]
+	if f.Level != api.LevelWarning || !strings.Contains(f.Detail, "720000 to 785535 of bob in /etc/subgid") || f.Hint == "" {
+		t.Errorf("got %+v", f)
+	}
+}
