@@ -23,7 +23,8 @@ func newVMDeleteCommand(d *deps) *cobra.Command {
 		Aliases: []string{"rm"},
 		Short:   "Delete VMs and their disks, running or not",
 		Long: `Delete VMs and their disks, running or not. A VM with a workspace whose work has not
-come back is not deleted, unless --save brings it first or --force says that it may go.`,
+come back is not deleted, unless --save brings it first or --force says that it may go.
+One with a workspace that is stopped is started to look.`,
 		Args:              some("VMs"),
 		ValidArgsFunction: d.completeVMs,
 		RunE:              func(c *cobra.Command, args []string) error { return runVMDelete(c.Context(), o, d, args) },
@@ -63,13 +64,40 @@ func (d *deps) deleteVM(ctx context.Context, o vmDeleteOptions, name string) err
 	return d.workspaces().Forget(vm.ID)
 }
 
-// checkWork refuses when work would be lost, or saves it.
+// checkWork refuses when work would be lost, or saves it. A VM that does not
+// run is started for it, since nothing but its guest can tell what is on its
+// disk by now; where it stays, it is stopped again.
 func (d *deps) checkWork(ctx context.Context, o vmDeleteOptions, vm api.VM) error {
-	if vm.State != api.StateRunning {
+	if vm.State == api.StateRunning {
+		return d.checkRunning(ctx, o, vm)
+	}
+	if vm.State != api.StateStopped && vm.State != api.StateFailed {
 		return &api.Error{Kind: api.KindWrongState,
 			Message: fmt.Sprintf("%s is %s, so nobody can look whether the work in %s has come back", vm.Name, vm.State, vm.Workspaces[0].Guest),
-			Hint:    fmt.Sprintf("`banger vm start %s` and again, or `banger vm delete --force %s`", vm.Name, vm.Name)}
+			Hint:    fmt.Sprintf("try again when it runs or is stopped, or `banger vm delete --force %s`", vm.Name)}
 	}
+	err := d.startToLook(ctx, vm)
+	if err == nil {
+		err = d.checkRunning(ctx, o, vm)
+	}
+	if err != nil {
+		// It is as it was before, also for somebody who did not want to wait.
+		_, stopped := d.client.StopVM(context.WithoutCancel(ctx), vm.ID, api.StopRequest{}, nil)
+		err = errors.Join(err, stopped)
+	}
+	return err
+}
+
+func (d *deps) startToLook(ctx context.Context, vm api.VM) error {
+	fmt.Fprintf(d.errs, "banger: %s is %s: it is started to see whether the work in it has come back\n", vm.Name, vm.State)
+	progress := d.progress(false)
+	defer progress.Done()
+	_, err := d.client.StartVM(ctx, vm.ID, api.StartRequest{Wait: api.WaitAgent}, progress.Step)
+	return hintForce(err, vm)
+}
+
+// checkRunning is checkWork for a guest that can be asked.
+func (d *deps) checkRunning(ctx context.Context, o vmDeleteOptions, vm api.VM) error {
 	if o.save {
 		return d.saveWork(ctx, vm)
 	}
@@ -110,6 +138,9 @@ func (d *deps) unsaved(ctx context.Context, vm api.VM, guest string) (string, er
 
 // hintForce says how to delete a VM whose guest can't be asked.
 func hintForce(err error, vm api.VM) error {
+	if err == nil {
+		return nil
+	}
 	var told *api.Error
 	if !errors.As(err, &told) {
 		told = &api.Error{Kind: api.KindGuest, Message: err.Error()}

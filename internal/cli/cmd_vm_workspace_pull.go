@@ -78,7 +78,7 @@ func runVMWorkspacePull(ctx context.Context, o vmWorkspacePullOptions, d *deps, 
 		}
 	}
 	if o.apply && len(pulled) > 0 {
-		if err := explainApply(c.Apply(ctx, o.conflicts), o); err != nil {
+		if err := o.bringIn(ctx, c); err != nil {
 			return err
 		}
 	}
@@ -92,13 +92,24 @@ func runVMWorkspacePull(ctx context.Context, o vmWorkspacePullOptions, d *deps, 
 	return ui.JSON(d.out, workspacePull{Pulled: append([]workspace.Pulled{}, pulled...), Risks: append([]workspace.Risk{}, found...), Applied: o.apply && len(pulled) > 0})
 }
 
-func explainApply(err error, o vmWorkspacePullOptions) error {
-	if !errors.Is(err, workspace.ErrConflicts) {
-		return err
-	}
+// bringIn brings the changes into the work tree.
+func (o vmWorkspacePullOptions) bringIn(ctx context.Context, c *workspace.Changes) error {
+	var err error
 	if o.conflicts {
-		return &api.Error{Kind: api.KindExists, Message: err.Error(), Hint: "`git status` shows where"}
+		err = c.Merge(ctx)
+	} else {
+		err = c.Apply(ctx)
 	}
-	return &api.Error{Kind: api.KindExists, Message: err.Error() + "; the work tree was not touched",
-		Hint: "the work is on the branch " + o.branch + ": merge it, or say --conflicts"}
+	var marked *workspace.Marked
+	switch {
+	case errors.As(err, &marked):
+		return &api.Error{Kind: api.KindExists, Message: err.Error(), Hint: "resolve what is between <<<<<<< and >>>>>>>"}
+	case errors.Is(err, workspace.ErrConflicts) && o.conflicts:
+		return &api.Error{Kind: api.KindExists, Message: err.Error() + "; marks can't show that",
+			Hint: "the work is on the branch " + o.branch + ": merge it"}
+	case errors.Is(err, workspace.ErrConflicts):
+		return &api.Error{Kind: api.KindExists, Message: err.Error() + "; the work tree was not touched",
+			Hint: "the work is on the branch " + o.branch + ": merge it, or say --conflicts"}
+	}
+	return err
 }

@@ -24,6 +24,11 @@ const (
 	StepWipe  = "making holes of what is not used"
 )
 
+// CommitSteps gives the names of all steps of a commit, in their order.
+func CommitSteps() []string {
+	return []string{StepMerge, StepMend, StepScrub, StepWipe, StepKeep}
+}
+
 // Commit is a VM's disk that becomes an image.
 type Commit struct {
 	Name string // of the new image

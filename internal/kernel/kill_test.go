@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"debug/elf"
 	"fmt"
 	"os"
 	"os/exec"
@@ -94,6 +95,56 @@ func TestKillAtEveryStepOfABuild(t *testing.T) {
 	}
 	if left := unfinished(t, s.Dir, name); len(left) > 0 {
 		t.Errorf("left of the killed builds: %q", left)
+	}
+}
+
+// TestKillAtEveryStepOfAnImport kills an import at each step by name. There is no
+// kernel then; the same again makes a whole one, and nothing is left beside it.
+func TestKillAtEveryStepOfAnImport(t *testing.T) {
+	const name = "mine"
+	take := func(s *Store, home string) (Kernel, error) {
+		return s.Import(t.Context(), name, Files{Vmlinux: filepath.Join(home, "vmlinux"), Modules: filepath.Join(home, "modules")}, progress.Discard)
+	}
+	if step := os.Getenv(killAtVar); step != "" {
+		home := os.Getenv(homeVar)
+		s := &Store{Dir: filepath.Join(home, "kernels"), AtStep: func(at string) {
+			if at == step {
+				_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			}
+		}}
+		_, err := take(s, home)
+		t.Fatalf("it was not killed: %v", err)
+	}
+	home := t.TempDir()
+	put(t, filepath.Join(home, "vmlinux"), string(fakeVmlinux(elf.EM_X86_64, whole...)))
+	put(t, filepath.Join(home, "modules", testRelease, "modules.order"), "")
+	var steps []string
+	s := &Store{Dir: filepath.Join(home, "kernels"), AtStep: func(step string) { steps = append(steps, step) }}
+	for _, step := range ImportSteps() {
+		cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
+		cmd.Env = append(os.Environ(), killAtVar+"="+step, homeVar+"="+home)
+		out, err := cmd.CombinedOutput()
+		if fmt.Sprint(err) != "signal: killed" {
+			t.Fatalf("at %q: %v\n%s", step, err, out)
+		}
+		if _, err := s.Show(name); err == nil {
+			t.Fatalf("at %q: there is a kernel", step)
+		}
+	}
+	k, err := take(s, home)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(steps, ImportSteps()) {
+		t.Errorf("an import has the steps %q, the list has %q", steps, ImportSteps())
+	}
+	for _, file := range []string{k.Vmlinux, k.Modules} {
+		if info, err := os.Stat(file); err != nil || info.Size() == 0 {
+			t.Errorf("%s: %v", file, err)
+		}
+	}
+	if left := unfinished(t, s.Dir, name); len(left) > 0 {
+		t.Errorf("left of the killed imports: %q", left)
 	}
 }
 

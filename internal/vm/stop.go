@@ -214,7 +214,7 @@ func (v *machine) prune(ctx context.Context, report progress.Func) (bool, error)
 		return false, nil
 	}
 	if len(r.Workspaces) > 0 {
-		report(progress.Event{Warning: true, Detail: fmt.Sprintf("%s was kept: it may hold work that has not come back from its workspace; start it and pull, or `banger vm delete --force %s`", r.Name, r.Name)})
+		report(progress.Event{Warning: true, Detail: fmt.Sprintf("%s was kept: it may hold work that has not come back from its workspace; `banger vm delete %s` looks", r.Name, r.Name)})
 		return false, nil
 	}
 	err = v.delete(ctx, report)

@@ -229,7 +229,7 @@ func TestApply(t *testing.T) {
 	in := w.put(dir, "repo", asItIs)
 	write(t, in, map[string]string{"a": "one\nmore\nguest\n", "n": "new\n", "untracked": "host\nguest\n"})
 	write(t, dir, map[string]string{"dir/b": "the host worked on\n"})
-	check(t, w.look("repo").Apply(t.Context(), false))
+	check(t, w.look("repo").Apply(t.Context()))
 	if got := git(t, dir, "status", "--porcelain", "--branch"); got != "## main\n M a\n M dir/b\n?? n\n?? untracked" {
 		t.Errorf("%q", got)
 	}
@@ -238,11 +238,87 @@ func TestApply(t *testing.T) {
 	}
 	write(t, dir, map[string]string{"a": "in the way\n", "n": "in the way\n"})
 	before := tree(t, dir)
-	if err := w.look("repo").Apply(t.Context(), false); !errors.Is(err, workspace.ErrConflicts) {
+	if err := w.look("repo").Apply(t.Context()); !errors.Is(err, workspace.ErrConflicts) {
 		t.Errorf("%v", err)
 	}
 	if !slices.Equal(before, tree(t, dir)) {
 		t.Error("what does not fit has changed something")
+	}
+}
+
+// TestMerge merges into files that are committed, changed, untracked and new,
+// with what the host has done to them meanwhile.
+func TestMerge(t *testing.T) {
+	t.Parallel()
+	begin := "1\n2\n3\n4\n5\n6\n7\n8\n9\n"
+	dir := repository(t)
+	write(t, dir, map[string]string{"a": begin, "sub/untracked": begin, "both": begin})
+	w := newWorld(t)
+	in := w.put(dir, "repo", asItIs)
+	theirs := strings.Replace(begin, "9", "guest", 1)
+	write(t, in, map[string]string{"a": theirs, "sub/untracked": theirs, "both": theirs, "new": "guest\n", "only": "guest\n"})
+	ours := strings.Replace(begin, "1", "host", 1)
+	clash := strings.Replace(begin, "9", "host", 1)
+	write(t, dir, map[string]string{"a": ours, "sub/untracked": ours, "both": clash, "new": "host\n"})
+	err := w.look("repo").Merge(t.Context())
+	var marked *workspace.Marked
+	if !errors.As(err, &marked) || !slices.Equal(marked.Files, []string{"both", "new"}) {
+		t.Fatalf("%v", err)
+	}
+	merged := strings.Replace(ours, "9", "guest", 1)
+	for name, want := range map[string]string{"a": merged, "sub/untracked": merged, "only": "guest\n"} {
+		if data, err := os.ReadFile(filepath.Join(dir, name)); err != nil || string(data) != want {
+			t.Errorf("%s is %q, %v", name, data, err)
+		}
+	}
+	for _, name := range marked.Files {
+		data, err := os.ReadFile(filepath.Join(dir, name))
+		for _, want := range []string{"<<<<<<<", "host\n", "=======", "guest\n", ">>>>>>>"} {
+			if !strings.Contains(string(data), want) {
+				t.Errorf("%s is %q, %v", name, data, err)
+			}
+		}
+	}
+	if got := git(t, dir, "status", "--porcelain"); got != " M a\n?? both\n?? new\n?? only\n?? sub/" {
+		t.Errorf("%q", got)
+	}
+	// What marks can't show changes nothing.
+	check(t, os.Remove(filepath.Join(dir, "both")))
+	before := tree(t, dir)
+	if err := w.look("repo").Merge(t.Context()); !errors.Is(err, workspace.ErrConflicts) {
+		t.Errorf("%v", err)
+	}
+	if !slices.Equal(before, tree(t, dir)) {
+		t.Error("what can't be merged has changed something")
+	}
+}
+
+// TestApplyToAPlainDirectory has no commit of before to merge with.
+func TestApplyToAPlainDirectory(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write(t, dir, map[string]string{"a": "1\n", "b": "1\n"})
+	w := newWorld(t)
+	in := w.put(dir, "plain", asItIs)
+	write(t, in, map[string]string{"a": "guest\n", "new": "guest\n"})
+	write(t, dir, map[string]string{"b": "host\n"})
+	check(t, w.look("plain").Merge(t.Context()))
+	for name, want := range map[string]string{"a": "guest\n", "b": "host\n", "new": "guest\n"} {
+		if data, err := os.ReadFile(filepath.Join(dir, name)); err != nil || string(data) != want {
+			t.Errorf("%s is %q, %v", name, data, err)
+		}
+	}
+	write(t, in, map[string]string{"b": "guest\n"})
+	for name, apply := range map[string]func(*workspace.Changes) error{
+		"apply": func(c *workspace.Changes) error { return c.Apply(t.Context()) },
+		"merge": func(c *workspace.Changes) error { return c.Merge(t.Context()) },
+	} {
+		if err := apply(w.look("plain")); !errors.Is(err, workspace.ErrConflicts) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if data, _ := os.ReadFile(filepath.Join(dir, "b")); string(data) != "host\n" {
+		t.Errorf("b is %q", data)
 	}
 }
 

@@ -240,35 +240,145 @@ func (c *Changes) remember() error {
 // changed.
 var ErrConflicts = errors.New("the guest's changes do not go into the work tree without conflicts")
 
+// Marked is an apply that has put git's conflict marks into files.
+type Marked struct{ Files []string }
+
+func (m *Marked) Error() string {
+	return "the guest's changes are in the work tree, with conflict marks in " + strings.Join(m.Files, ", ")
+}
+
 // Apply brings the guest's changes into the work trees, uncommitted: all of
-// them, or none where any does not fit. With conflicts they go in all the same,
-// with git's marks where they do not fit.
-func (c *Changes) Apply(ctx context.Context, conflicts bool) error {
-	patches := make([][]byte, len(c.repos))
-	for i, r := range c.repos {
-		var patch bytes.Buffer
-		if err := r.own.git.pipe(ctx, nil, &patch, "diff", "--binary", "--full-index", "--no-renames", "--no-ext-diff", "--no-textconv", "--ignore-submodules", r.base, r.tree); err != nil {
-			return err
-		}
-		patches[i] = patch.Bytes()
-		if conflicts || patch.Len() == 0 {
-			continue
-		}
-		if _, err := r.host().feed(ctx, bytes.NewReader(patches[i]), "apply", "--check", "--whitespace=nowarn"); err != nil {
-			return fmt.Errorf("%w: %w", ErrConflicts, err)
-		}
-	}
-	for i, r := range c.repos {
-		if len(patches[i]) == 0 {
-			continue
-		}
-		args := []string{"apply", "--whitespace=nowarn"}
-		if conflicts && r.kept.Common != "" {
-			args = append(args, "--3way")
-		}
-		if _, err := r.host().feed(ctx, bytes.NewReader(patches[i]), args...); err != nil {
-			return fmt.Errorf("%w: %w", ErrConflicts, err)
+// them, or none where any does not fit.
+func (c *Changes) Apply(ctx context.Context) error {
+	for _, args := range [][]string{{"apply", "--check", "--whitespace=nowarn"}, {"apply", "--whitespace=nowarn"}} {
+		for _, r := range c.repos {
+			patch, err := r.patch(ctx)
+			if err == nil {
+				err = c.checkPlain(ctx, r)
+			}
+			if err != nil {
+				return err
+			}
+			if len(patch) == 0 {
+				continue
+			}
+			if _, err := r.host().feed(ctx, bytes.NewReader(patch), args...); err != nil {
+				return fmt.Errorf("%w: %w", ErrConflicts, err)
+			}
 		}
 	}
 	return nil
+}
+
+// Merge brings the guest's changes into the work trees, uncommitted, with git's
+// marks in files where they do not fit, which are then told with [Marked]. Where
+// marks can't show what does not fit, nothing of the repository is changed.
+func (c *Changes) Merge(ctx context.Context) error {
+	marked := &Marked{}
+	for _, r := range c.repos {
+		if err := c.checkPlain(ctx, r); err != nil {
+			return err
+		}
+		files, err := r.merge(ctx)
+		if err != nil {
+			return err
+		}
+		for _, name := range files {
+			marked.Files = append(marked.Files, join(r.kept.Prefix, name))
+		}
+	}
+	if len(marked.Files) > 0 {
+		return marked
+	}
+	return nil
+}
+
+// checkPlain refuses changes to files of a plain directory that the host has
+// changed, too, since they went in: nothing knows what they were before.
+func (c *Changes) checkPlain(ctx context.Context, r *change) error {
+	if r.kept.Common != "" {
+		return nil
+	}
+	names, err := r.names(ctx)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		now, err := wire.Look(filepath.Join(r.kept.Dir, name))
+		if err != nil {
+			return err
+		}
+		if before, ok := c.old[join(r.kept.Prefix, name)]; ok && before.Stat != now || !ok && now.Type != wire.Gone {
+			return fmt.Errorf("%w: the host has changed %s, too", ErrConflicts, name)
+		}
+	}
+	return nil
+}
+
+// names are those of the changed files.
+func (r *change) names(ctx context.Context) ([]string, error) {
+	out, err := r.own.git.run(ctx, "diff-tree", "-r", "-z", "--no-renames", "--name-only", r.base, r.tree)
+	return fields(out), err
+}
+
+// patch is what the guest has changed, as git applies it.
+func (r *change) patch(ctx context.Context) ([]byte, error) {
+	return r.own.git.run(ctx, "diff", "--binary", "--full-index", "--no-renames", "--no-ext-diff", "--no-textconv", "--ignore-submodules", r.base, r.tree)
+}
+
+// merge brings the changes into the work tree and names the files that got
+// marks.
+func (r *change) merge(ctx context.Context) ([]string, error) {
+	patch, err := r.patch(ctx)
+	if err != nil || len(patch) == 0 {
+		return nil, err
+	}
+	if r.kept.Common == "" {
+		_, err := r.host().feed(ctx, bytes.NewReader(patch), "apply", "--whitespace=nowarn")
+		return nil, err
+	}
+	g, err := r.merging(ctx)
+	if err != nil {
+		return nil, err
+	}
+	_, failed := g.feed(ctx, bytes.NewReader(patch), "apply", "--3way", "--whitespace=nowarn")
+	if failed == nil {
+		return nil, nil
+	}
+	out, err := g.run(ctx, "ls-files", "-z", "--unmerged")
+	if err != nil {
+		return nil, err
+	}
+	var marked []string
+	for _, line := range fields(out) {
+		if _, name, ok := strings.Cut(line, "\t"); ok && !slices.Contains(marked, name) {
+			marked = append(marked, name)
+		}
+	}
+	if len(marked) == 0 {
+		return nil, fmt.Errorf("%w: %w", ErrConflicts, failed)
+	}
+	return marked, nil
+}
+
+// merging is git in the work tree with an index of what the changed files are
+// there now: git merges only into what its index knows, and much of a work tree
+// is in no commit. The index and its objects are banger's own.
+func (r *change) merging(ctx context.Context) (git, error) {
+	root := r.kept.Dir
+	g := r.host().with("GIT_INDEX_FILE="+r.index+"-host", "GIT_OBJECT_DIRECTORY="+filepath.Join(r.own.dir, "objects"),
+		"GIT_ALTERNATE_OBJECT_DIRECTORIES="+quoteAlternate(filepath.Join(r.kept.Common, "objects")))
+	names, err := r.names(ctx)
+	if err != nil {
+		return g, err
+	}
+	here := slices.DeleteFunc(names, func(name string) bool {
+		if parent := dirOf(name); parent != "" && !isRealDirectory(root, parent) {
+			return true
+		}
+		stat, err := wire.Look(filepath.Join(root, name))
+		return err != nil || stat.Type != wire.File && stat.Type != wire.Link
+	})
+	_, err = g.feed(ctx, zero(here), "update-index", "-z", "--add", "--stdin")
+	return g, err
 }

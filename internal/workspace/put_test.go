@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -326,7 +327,7 @@ func TestPlainDirectory(t *testing.T) {
 	if w.look("plain").Unsaved() {
 		t.Error("what was pulled counts as lost")
 	}
-	check(t, c.Apply(t.Context(), false))
+	check(t, c.Apply(t.Context()))
 	if data, _ := os.ReadFile(filepath.Join(dir, "a")); string(data) != "guest\n" {
 		t.Errorf("a is %q", data)
 	}
@@ -340,6 +341,23 @@ func TestTooLittleRoom(t *testing.T) {
 	w := newWorld(t)
 	_, err := w.tryPut(dir, w.target("repo"), asItIs)
 	says(t, err, "nothing was copied")
+}
+
+func TestZerosTakeNoRoom(t *testing.T) {
+	t.Parallel()
+	dir := repository(t)
+	write(t, dir, map[string]string{"sparse": ""})
+	file, err := os.OpenFile(filepath.Join(dir, "sparse"), os.O_WRONLY, 0)
+	check(t, err)
+	_, err = file.WriteAt([]byte(strings.Repeat("x", 300_000)), 5<<20)
+	check(t, errors.Join(err, file.Truncate(64<<20+1), file.Close()))
+	in := newWorld(t).put(dir, "repo", asItIs)
+	run(t, dir, "cmp", "sparse", filepath.Join(in, "sparse"))
+	var stat syscall.Stat_t
+	check(t, syscall.Stat(filepath.Join(in, "sparse"), &stat))
+	if stat.Blocks*512 > 4<<20 {
+		t.Errorf("it takes %d bytes", stat.Blocks*512)
+	}
 }
 
 func TestACutOffCopyLeavesNothing(t *testing.T) {

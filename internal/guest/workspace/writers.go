@@ -2,6 +2,7 @@ package workspace
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"io"
 	"os"
@@ -127,13 +128,33 @@ func (w *writers) large(path string, s wire.Stat, src io.Reader) error {
 	}
 	file := os.NewFile(uintptr(fd), path)
 	defer file.Close()
-	if _, err := io.CopyBuffer(onlyWriter{file}, src, make([]byte, 256<<10)); err != nil {
+	if _, err := io.CopyBuffer(&holes{file: file}, src, make([]byte, len(blank))); err != nil {
+		return fmt.Errorf("cannot write %s: %w", path, err)
+	}
+	if err := file.Truncate(s.Size); err != nil {
 		return fmt.Errorf("cannot write %s: %w", path, err)
 	}
 	return w.finish(fd, path, s)
 }
 
-type onlyWriter struct{ io.Writer }
+// holes writes a file and leaves out what is zero in it, which then takes no
+// room on the disk. The file's end must be set afterwards.
+type holes struct {
+	file *os.File
+	at   int64
+}
+
+// blank is as long as the pieces that a large file is written in.
+var blank [256 << 10]byte
+
+func (h *holes) Write(p []byte) (int, error) {
+	at := h.at
+	h.at += int64(len(p))
+	if bytes.Equal(p, blank[:len(p)]) {
+		return len(p), nil
+	}
+	return h.file.WriteAt(p, at)
+}
 
 // finish gives a file its mode, where the kernel has not, and its time.
 func (w *writers) finish(fd int, path string, s wire.Stat) error {
