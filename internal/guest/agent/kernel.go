@@ -59,32 +59,37 @@ func (Linux) InMemory(dir string) error {
 
 // SetInterface implements Kernel.
 func (Linux) SetInterface(name string, addresses []netip.Prefix, routes []proto.Route) error {
-	if err := setUp("lo"); err != nil {
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE) // one socket for all requests
+	if err != nil {
+		return fmt.Errorf("cannot talk to the kernel about its network: %w", err)
+	}
+	defer h.Close()
+	if err := setUp(h, "lo"); err != nil {
 		return err
 	}
 	if len(addresses) == 0 {
 		return nil // a guest without a network
 	}
-	link, err := netlink.LinkByName(name)
+	link, err := h.LinkByName(name)
 	if err != nil {
 		return fmt.Errorf("cannot find the network interface %s: %w", name, err)
 	}
-	if err := setAddresses(link, addresses); err != nil {
+	if err := setAddresses(h, link, addresses); err != nil {
 		return fmt.Errorf("cannot set the addresses of %s: %w", name, err)
 	}
-	if err := netlink.LinkSetUp(link); err != nil {
+	if err := h.LinkSetUp(link); err != nil {
 		return fmt.Errorf("cannot bring %s up: %w", name, err)
 	}
-	if err := setRoutes(link, routes); err != nil {
+	if err := setRoutes(h, link, routes); err != nil {
 		return fmt.Errorf("cannot set the routes of %s: %w", name, err)
 	}
 	return nil
 }
 
-func setUp(name string) error {
-	link, err := netlink.LinkByName(name)
+func setUp(h *netlink.Handle, name string) error {
+	link, err := h.LinkByName(name)
 	if err == nil {
-		err = netlink.LinkSetUp(link)
+		err = h.LinkSetUp(link)
 	}
 	if err != nil {
 		return fmt.Errorf("cannot bring %s up: %w", name, err)
@@ -92,8 +97,8 @@ func setUp(name string) error {
 	return nil
 }
 
-func setAddresses(link netlink.Link, wanted []netip.Prefix) error {
-	have, err := netlink.AddrList(link, netlink.FAMILY_ALL)
+func setAddresses(h *netlink.Handle, link netlink.Link, wanted []netip.Prefix) error {
+	have, err := h.AddrList(link, netlink.FAMILY_ALL)
 	if err != nil {
 		return err
 	}
@@ -108,13 +113,13 @@ func setAddresses(link netlink.Link, wanted []netip.Prefix) error {
 			delete(missing, p)
 		case p.Addr().IsLinkLocalUnicast():
 		default:
-			if err := netlink.AddrDel(link, &addr); err != nil {
+			if err := h.AddrDel(link, &addr); err != nil {
 				return err
 			}
 		}
 	}
 	for p := range missing {
-		if err := netlink.AddrReplace(link, &netlink.Addr{IPNet: ipNet(p)}); err != nil {
+		if err := h.AddrReplace(link, &netlink.Addr{IPNet: ipNet(p)}); err != nil {
 			return err
 		}
 	}
@@ -123,8 +128,8 @@ func setAddresses(link netlink.Link, wanted []netip.Prefix) error {
 
 // setRoutes makes the routes through a gateway that the interface has exactly
 // the wanted ones.
-func setRoutes(link netlink.Link, wanted []proto.Route) error {
-	have, err := netlink.RouteList(link, netlink.FAMILY_ALL)
+func setRoutes(h *netlink.Handle, link netlink.Link, wanted []proto.Route) error {
+	have, err := h.RouteList(link, netlink.FAMILY_ALL)
 	if err != nil {
 		return err
 	}
@@ -138,13 +143,13 @@ func setRoutes(link netlink.Link, wanted []proto.Route) error {
 		case missing[r]:
 			delete(missing, r)
 		case route.Gw != nil:
-			if err := netlink.RouteDel(&route); err != nil {
+			if err := h.RouteDel(&route); err != nil {
 				return err
 			}
 		}
 	}
 	for r := range missing {
-		if err := netlink.RouteReplace(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: ipNet(r.To), Gw: r.Via.AsSlice()}); err != nil {
+		if err := h.RouteReplace(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: ipNet(r.To), Gw: r.Via.AsSlice()}); err != nil {
 			return err
 		}
 	}
