@@ -489,8 +489,9 @@ func first(calls ...func() error) error {
 }
 
 // bootArgs is the kernel's command line. It is quiet because each byte on the
-// serial console costs a guest exit; the i8042 words keep the kernel from
-// probing for devices that are not there. It does not test its own ciphers: the
+// serial console costs a guest exit; the i8042 and pci words keep the kernel
+// from probing for devices that are not there, and from complaining of them on
+// the console. It does not test its own ciphers: the
 // same tests of the same kernel at each boot would be a tenth of a guest's start
 // where processors are slow.
 func bootArgs(r Record) string {
@@ -498,7 +499,7 @@ func bootArgs(r Record) string {
 	if r.Whole {
 		drives = "banger.base=vda banger.modules=vdb"
 	}
-	return fmt.Sprintf("console=ttyS0 quiet loglevel=4 reboot=k panic=1 net.ifnames=0"+
+	return fmt.Sprintf("console=ttyS0 quiet loglevel=4 reboot=k panic=1 pci=off net.ifnames=0"+
 		" i8042.noaux i8042.nomux i8042.dumbkbd 8250.nr_uarts=1 cryptomgr.notests"+
 		" systemd.show_status=false rd.systemd.show_status=false"+
 		" %s banger.disk=%d", drives, r.Spec.DiskMiB<<20)

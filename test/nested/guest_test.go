@@ -169,7 +169,7 @@ func readable(t testing.TB, path string) string {
 
 // bootArgs is the kernel's command line as banger's own guests have it.
 func bootArgs(disk int64) string {
-	return fmt.Sprintf("console=ttyS0 quiet loglevel=4 reboot=k panic=1 net.ifnames=0"+
+	return fmt.Sprintf("console=ttyS0 quiet loglevel=4 reboot=k panic=1 pci=off net.ifnames=0"+
 		" i8042.noaux i8042.nomux i8042.dumbkbd 8250.nr_uarts=1 cryptomgr.notests"+
 		" systemd.show_status=false rd.systemd.show_status=false"+
 		" banger.base=vda banger.cow=vdb banger.modules=vdc banger.disk=%d", disk)
