@@ -171,11 +171,19 @@ func (h *linux) removeLink(name string) error {
 }
 
 func indexOf(name string) (int, error) {
-	l, err := netlink.LinkByName(name)
+	l, err := linkByName(name)
 	if err != nil {
-		return 0, fmt.Errorf("cannot find link %s: %w", name, err)
+		return 0, err
 	}
 	return l.Attrs().Index, nil
+}
+
+func linkByName(name string) (netlink.Link, error) {
+	l, err := netlink.LinkByName(name)
+	if err != nil {
+		return nil, fmt.Errorf("cannot find link %s: %w", name, err)
+	}
+	return l, nil
 }
 
 func isNoLink(err error) bool {
@@ -184,18 +192,23 @@ func isNoLink(err error) bool {
 }
 
 // pin makes the bridge know which tap the MAC is behind, and the host which
-// MAC the address has, for good: neither is ever learned from a guest.
+// MAC the address has, for good: neither is ever learned from a guest. What is
+// left of an earlier guest, whose end nobody saw, is forgotten; one that runs has
+// its tap open.
 func (h *linux) pin(c Config, l Lease) error {
-	tap, err := indexOf(l.Tap)
+	tap, err := linkByName(l.Tap)
 	if err != nil {
 		return err
+	}
+	if tap.Attrs().RawFlags&unix.IFF_LOWER_UP == 0 {
+		h.forgetConnections(l)
 	}
 	bridge, err := indexOf(c.Bridge)
 	if err != nil {
 		return err
 	}
 	mac := macOf(l.Addr.Addr())
-	behind := &netlink.Neigh{LinkIndex: tap, Family: unix.AF_BRIDGE, Flags: netlink.NTF_MASTER, State: netlink.NUD_NOARP, HardwareAddr: mac}
+	behind := &netlink.Neigh{LinkIndex: tap.Attrs().Index, Family: unix.AF_BRIDGE, Flags: netlink.NTF_MASTER, State: netlink.NUD_NOARP, HardwareAddr: mac}
 	if err := netlink.NeighSet(behind); err != nil {
 		return fmt.Errorf("cannot pin %v to %s: %w", mac, l.Tap, err)
 	}
@@ -205,7 +218,7 @@ func (h *linux) pin(c Config, l Lease) error {
 	return nil
 }
 
-// unpin forgets the address. What the bridge knows of the tap goes with the
+// unpin forgets the address and its connections. What the bridge knows of the tap goes with the
 // tap.
 func (h *linux) unpin(c Config, l Lease) error {
 	bridge, err := indexOf(c.Bridge)
@@ -216,6 +229,7 @@ func (h *linux) unpin(c Config, l Lease) error {
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("cannot forget %v: %w", l.Addr.Addr(), err)
 	}
+	h.forgetConnections(l)
 	return nil
 }
 
@@ -226,7 +240,34 @@ func neighbour(bridge int, l Lease) *netlink.Neigh {
 	}
 }
 
-func (h *linux) replaceRules(tables []ruleset.Table) error { return mayNot(h.rules.Replace(tables)) }
+// replaceRules leaves the guests' connections uncounted on a kernel that can't
+// count them.
+func (h *linux) replaceRules(tables []ruleset.Table) error {
+	err := h.rules.Replace(tables)
+	if ruleset.Missing(err) {
+		if err = h.rules.Replace(uncounted(tables)); err == nil {
+			h.log.Warn("this kernel cannot limit how many connections a guest has (CONFIG_NFT_CONNLIMIT)")
+		}
+	}
+	return mayNot(err)
+}
+
+// forgetConnections takes the guest's connections out of the kernel's table:
+// the next guest at its address neither pays for them nor gets their answers.
+func (h *linux) forgetConnections(l Lease) {
+	if _, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, connectionsOf(l.Addr.Addr())); err != nil {
+		h.log.Warn("cannot forget the connections of a guest that is gone", "address", l.Addr.Addr(), "error", err)
+	}
+}
+
+// connectionsOf matches the connections that an address has begun, or that were
+// begun to it.
+type connectionsOf netip.Addr
+
+func (c connectionsOf) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
+	addr := netip.Addr(c).AsSlice()
+	return flow.Forward.SrcIP.Equal(addr) || flow.Forward.DstIP.Equal(addr)
+}
 
 func (h *linux) updateRules(t ruleset.Table, s *ruleset.Set, remove, add []ruleset.Element) error {
 	return h.rules.Update(t, s, remove, add)

@@ -2,6 +2,7 @@ package network
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/google/nftables"
 
@@ -16,6 +17,10 @@ var (
 )
 
 const dnsPort = 53
+
+// mostConnections is how many connections a guest may have in the host's
+// table: one guest can't fill it, and no good one needs as many.
+const mostConnections = 1 << 14
 
 // tableName is that of both tables of this bridge.
 func (c Config) tableName() string { return "banger-" + c.Bridge }
@@ -33,17 +38,20 @@ func (c Config) tables(attached []Lease, uplinks []string) []ruleset.Table {
 	return []ruleset.Table{c.packets(uplinks), c.frames(attached)}
 }
 
+// tooMany is the comment of the rule that some kernels can't have.
+const tooMany = "more connections than a guest may have"
+
 func (c Config) packets(uplinks []string) ruleset.Table {
-	ups := ruleset.Links("uplinks", uplinks)
+	ups, counted := ruleset.Links("uplinks", uplinks), ruleset.Sources("connections")
 	return ruleset.Table{
 		Family: nftables.TableFamilyINet,
 		Name:   c.tableName(),
-		Sets:   []*ruleset.Set{ups},
-		Chains: []ruleset.Chain{c.fromGuests(), c.forwarded(ups), c.nat()},
+		Sets:   []*ruleset.Set{ups, counted},
+		Chains: []ruleset.Chain{c.fromGuests(counted), c.forwarded(ups), c.nat()},
 	}
 }
 
-func (c Config) fromGuests() ruleset.Chain {
+func (c Config) fromGuests(counted *ruleset.Set) ruleset.Chain {
 	self := netip.PrefixFrom(c.Addr.Addr(), 32)
 	return ruleset.Chain{
 		Name: "from_guests", Type: nftables.ChainTypeFilter,
@@ -52,6 +60,7 @@ func (c Config) fromGuests() ruleset.Chain {
 			ruleset.NewRule("not from a guest", ruleset.InFromOther(c.Bridge), ruleset.Accept()),
 			ruleset.NewRule("", ruleset.Replies(), ruleset.Accept()),
 			ruleset.NewRule("would leave with a guest's address", ruleset.Invalid(), ruleset.Drop()),
+			ruleset.NewRule(tooMany, ruleset.MoreConnections(counted, mostConnections), ruleset.Drop()),
 			ruleset.NewRule("resolver", ruleset.To(self), ruleset.UDPTo(dnsPort), ruleset.Accept()),
 			ruleset.NewRule("resolver", ruleset.To(self), ruleset.TCPTo(dnsPort), ruleset.Accept()),
 			ruleset.NewRule("gateway answers pings", ruleset.To(self), ruleset.Ping(), ruleset.Accept()),
@@ -113,6 +122,18 @@ func guestSet(attached []Lease) *ruleset.Set {
 		guests = append(guests, l.element())
 	}
 	return ruleset.Guests("guests", guests)
+}
+
+// uncounted gives the tables without the rule that counts connections.
+func uncounted(tables []ruleset.Table) []ruleset.Table {
+	tables = slices.Clone(tables)
+	for i, t := range tables {
+		tables[i].Chains = nil
+		for _, c := range t.Chains {
+			tables[i].Chains = append(tables[i].Chains, c.Without(tooMany))
+		}
+	}
+	return tables
 }
 
 // element is the lease's own in the set of guests.

@@ -157,12 +157,16 @@ func commentData(comment string) []byte {
 }
 
 func kernelSet(table *nftables.Table, s *Set) *nftables.Set {
-	return &nftables.Set{
-		Table: table, Name: s.Name,
+	set := &nftables.Set{
+		Table: table, Name: s.Name, Dynamic: s.Size > 0, Size: s.Size,
 		KeyType: nftables.MustConcatSetType(s.Types...),
 		// A link's name is text; nft asks for the order of its bytes all the same.
 		KeyByteOrder: binaryutil.NativeEndian,
 	}
+	if s.Types[0] == nftables.TypeIPAddr {
+		set.KeyByteOrder = binaryutil.BigEndian
+	}
+	return set
 }
 
 func elements(list []Element) []nftables.SetElement {

@@ -220,6 +220,24 @@ func ARPOf(set *Set, target netip.Addr) Part {
 		" iifname . ether saddr . arp saddr ip @%s iifname . arp saddr ether . arp saddr ip @%s", target, set.Name, set.Name), exprs}
 }
 
+// Sources is a set of IPv4 addresses of which rules count something.
+func Sources(name string) *Set {
+	return &Set{Name: name, Types: []nftables.SetDatatype{nftables.TypeIPAddr}, Size: 1 << 16}
+}
+
+// MoreConnections matches, in an inet table, a packet of a new connection of an
+// IPv4 address that has more than most connections in the kernel's table. They
+// are counted in the set, from when it is made. It needs nft_connlimit.
+func MoreConnections(set *Set, most uint32) Part {
+	return Part{fmt.Sprintf("add @%s { ip saddr ct count over %d }", set.Name, most), append(isIPv4(),
+		load(expr.PayloadBaseNetworkHeader, ipv4Source, 4),
+		&expr.Dynset{
+			SrcRegKey: regFirst, SetName: set.Name, Operation: unix.NFT_DYNSET_OP_ADD,
+			Exprs: []expr.Any{&expr.Connlimit{Count: most, Flags: expr.NFT_CONNLIMIT_F_INV}},
+		},
+	)}
+}
+
 type place struct {
 	base   expr.PayloadBase
 	offset uint32

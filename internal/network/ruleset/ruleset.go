@@ -8,6 +8,7 @@ package ruleset
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/google/nftables"
@@ -28,6 +29,9 @@ type Set struct {
 	// Types are those of the concatenated parts of an element.
 	Types    []nftables.SetDatatype
 	Elements []Element
+	// Size is how many elements rules may put in; 0 is a set that they only
+	// look at.
+	Size uint32
 }
 
 // Element is one element of a set: its text as nft prints it, and its key, each
@@ -62,6 +66,12 @@ type Part struct {
 
 // NewRule makes a rule of matches and a verdict, in order.
 func NewRule(comment string, parts ...Part) Rule { return Rule{comment, parts} }
+
+// Without gives the chain without the rules that have the comment.
+func (c Chain) Without(comment string) Chain {
+	c.Rules = slices.DeleteFunc(slices.Clone(c.Rules), func(r Rule) bool { return r.Comment == comment })
+	return c
+}
 
 // Exprs are the rule's expressions as the kernel takes them.
 func (r Rule) Exprs() []expr.Any {
@@ -103,6 +113,9 @@ func (t Table) String() string {
 func (s *Set) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\tset %s {\n\t\ttype %s\n", s.Name, strings.Join(typeNames(s.Types), " . "))
+	if s.Size > 0 {
+		fmt.Fprintf(&b, "\t\tsize %d\n\t\tflags dynamic\n", s.Size)
+	}
 	if len(s.Elements) > 0 {
 		fmt.Fprintf(&b, "\t\telements = { %s }\n", strings.Join(elementTexts(s.Elements), ", "))
 	}
