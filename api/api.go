@@ -94,6 +94,9 @@ type CreateRequest struct {
 	Ports []Port `json:"ports,omitempty"`
 	// NoCredentials keeps the user's credentials out of the guest, for good.
 	NoCredentials bool `json:"no_credentials,omitempty"`
+	// NoOpenSSH leaves a guest without an SSH server of its own as it is, for
+	// good: banger serves SSH in it.
+	NoOpenSSH bool `json:"no_openssh,omitempty"`
 }
 
 // StartRequest starts a VM (POST /v1/vms/{vm}/start and …/restart).
@@ -238,7 +241,7 @@ type SSHInfo struct {
 }
 
 // LogLine is one line of GET /v1/vms/{vm}/logs. Source is "console",
-// "journal", "kernel" or "daemon".
+// "journal", "kernel", "agent" (banger's own in the guest) or "daemon".
 type LogLine struct {
 	Time   time.Time `json:"time,omitzero"`
 	Source string    `json:"source"`

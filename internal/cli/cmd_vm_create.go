@@ -25,6 +25,7 @@ type machineOptions struct {
 
 	ports         []string
 	noCredentials bool
+	noOpenSSH     bool
 }
 
 func (o *machineOptions) add(c *cobra.Command, d *deps) {
@@ -36,6 +37,7 @@ func (o *machineOptions) add(c *cobra.Command, d *deps) {
 	c.Flags().StringVar(&o.disk, "disk", "", "disk, as a `size` like 20G (default: default_disk of the config)")
 	addPorts(c, &o.ports)
 	c.Flags().BoolVar(&o.noCredentials, "no-credentials", false, "keep your credentials (credential_sync of the config) out of the guest")
+	c.Flags().BoolVar(&o.noOpenSSH, "no-openssh", false, "do not install openssh-server where the image has none; banger serves ssh itself")
 	completeFlag(c, "image", d.completeImages)
 	completeFlag(c, "kernel", d.completeKernels)
 }
@@ -60,7 +62,7 @@ func (o machineOptions) request() (api.CreateRequest, error) {
 		return api.CreateRequest{}, err
 	}
 	return api.CreateRequest{Name: o.name, Image: o.image, Kernel: o.kernel, VCPUs: o.vcpus, MemoryMiB: memory, DiskMiB: disk,
-		Ports: ports, NoCredentials: o.noCredentials}, nil
+		Ports: ports, NoCredentials: o.noCredentials, NoOpenSSH: o.noOpenSSH}, nil
 }
 
 // create makes a VM and shows how it comes along.

@@ -167,8 +167,11 @@ func sendGuestLog(ctx context.Context, agent *host.Agent, follow bool, to chan<-
 }
 
 func guestSource(s byte) string {
-	if s == proto.LogJournal {
+	switch s {
+	case proto.LogJournal:
 		return "journal"
+	case proto.LogAgent:
+		return "agent"
 	}
 	return "kernel"
 }

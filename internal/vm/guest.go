@@ -57,6 +57,7 @@ func (v *machine) configure(ctx context.Context, agent *host.Agent) error {
 		CACerts:        v.m.Guest.CACerts,
 		MachineID:      strings.Repeat(r.ID, 4),
 		Container:      containerOf(r.Container),
+		InstallOpenSSH: !r.Spec.NoOpenSSH,
 	})
 }
 

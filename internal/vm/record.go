@@ -38,6 +38,8 @@ type Spec struct {
 	Wait      api.Wait `json:"wait,omitempty"`
 	// NoCredentials keeps the user's credentials out of the guest.
 	NoCredentials bool `json:"no_credentials,omitempty"`
+	// NoOpenSSH keeps the agent from installing an SSH server.
+	NoOpenSSH bool `json:"no_openssh,omitempty"`
 }
 
 // Record is all that banger remembers of a VM: vm.json.

@@ -32,6 +32,7 @@ func resolve(req api.CreateRequest, d Defaults) (string, Spec, error) {
 		Wait:      req.Wait,
 
 		NoCredentials: req.NoCredentials,
+		NoOpenSSH:     req.NoOpenSSH,
 	}
 	if req.Name != "" && !nameForm.MatchString(req.Name) {
 		return "", Spec{}, bad(

@@ -122,6 +122,8 @@ func run(t *testing.T, dir string) {
 
 			"fillunwatched": fillUnwatched,
 			"serve":         serveFolder,
+			"publish":       publishFolder,
+			"checkdisk":     checkDisk,
 			"spoil":         spoilBundles,
 			"emptystore":    emptyStore,
 			"dockerhub":     dockerHub,

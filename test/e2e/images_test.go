@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"context"
 	"net"
 	"net/http"
 	"os"
@@ -10,6 +11,10 @@ import (
 	"path/filepath"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/disk"
+	"github.com/banger-vm/banger/internal/testenv"
 )
 
 // serveFolder DIR serves a folder on loopback and puts the address into $URL.
@@ -20,6 +25,34 @@ func serveFolder(ts *testscript.TestScript, neg bool, args []string) {
 	go server.Serve(l)
 	ts.Defer(func() { server.Close() })
 	ts.Setenv("URL", "http://"+l.Addr().String())
+}
+
+// publish DIR PORT serves a folder in the tests' internet.
+func publishFolder(ts *testscript.TestScript, neg bool, args []string) {
+	var l net.Listener
+	ts.Check(world.Inside(func() (err error) {
+		l, err = net.Listen("tcp", net.JoinHostPort(testenv.ServerAddr, args[1]))
+		return err
+	}))
+	server := &http.Server{Handler: http.FileServer(http.Dir(ts.MkAbs(args[0])))}
+	go server.Serve(l)
+	ts.Defer(func() { server.Close() })
+}
+
+// checkDisk VM looks, with e2fsck, for errors in the filesystem of a VM that is
+// stopped.
+func checkDisk(ts *testscript.TestScript, neg bool, args []string) {
+	var vm api.VM
+	ask(ts, &vm, "vm", "show", args[0])
+	var image api.Image
+	ask(ts, &image, "image", "show", vm.Image)
+	base, err := os.Stat(image.Rootfs)
+	ts.Check(err)
+	whole := ts.MkAbs("whole.ext4")
+	spec := disk.Spec{Path: filepath.Join(vm.Dir, "disk.cow"), Virtual: vm.DiskMiB << 20, Base: base.Size()}
+	ts.Check(disk.Merge(context.Background(), spec, image.Rootfs, whole))
+	must(ts, "e2fsck", "-fn", whole)
+	ts.Check(os.Remove(whole))
 }
 
 // spoilBundles DIR turns a bit around in each bundle of a folder.

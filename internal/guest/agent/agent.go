@@ -10,6 +10,7 @@
 package agent
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -29,6 +30,8 @@ type Options struct {
 	// Cgroups is the cgroup v2 directory that gets one child for each command;
 	// without it commands stay in the agent's own group.
 	Cgroups string
+	// SSHD is where an SSH server of the image's listens; empty: 127.0.0.1:22.
+	SSHD string
 }
 
 // Agent serves one guest.
@@ -40,6 +43,8 @@ type Agent struct {
 	events  *history
 	groups  *cgroups
 	kept    *sessions
+	diary   *diary
+	sshd    *sshd
 
 	workspaces *workspace.Server
 
@@ -65,6 +70,8 @@ func New(o Options) *Agent {
 	a.init = readInit(a.path(initFile))
 	a.events = newHistory(a.hello())
 	a.kept = &sessions{agent: a, dir: a.path(sessionsDir)}
+	a.diary = newDiary()
+	a.sshd = &sshd{agent: a, addr: cmp.Or(o.SSHD, "127.0.0.1:22")}
 	a.workspaces = &workspace.Server{Env: func() []string { return a.rootEnv(nil, false) }, Tooling: a.startTooling}
 	return a
 }

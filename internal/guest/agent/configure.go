@@ -39,6 +39,9 @@ func (a *Agent) Configure(c proto.Config) error {
 	if err != nil {
 		return err
 	}
+	if c.InstallOpenSSH {
+		a.sshd.begin()
+	}
 	for _, stage := range readyAfterConfigure(a.init) {
 		a.events.add(proto.Event{Kind: proto.EventReady, Stage: stage})
 	}

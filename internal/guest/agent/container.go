@@ -49,13 +49,7 @@ func (a *Agent) contain(o *order, e proto.Exec) error {
 		}
 		o.as = &u
 	}
-	env := map[string]string{}
-	for _, pair := range image.Env {
-		if name, value, ok := strings.Cut(pair, "="); ok && name != "" {
-			env[name] = value
-		}
-	}
-	o.env = a.loginEnv(u, env, e.Env, e.TTY)
+	o.env = a.loginEnv(u, imageEnv(image), e.Env, e.TTY)
 	switch {
 	case o.dir != "":
 	case image.Cwd != "":
@@ -65,6 +59,17 @@ func (a *Agent) contain(o *order, e proto.Exec) error {
 		o.dir = dirOr(u.home, "/")
 	}
 	return nil
+}
+
+// imageEnv is the environment that an image asks for.
+func imageEnv(c proto.Container) map[string]string {
+	env := map[string]string{}
+	for _, pair := range c.Env {
+		if name, value, ok := strings.Cut(pair, "="); ok && name != "" {
+			env[name] = value
+		}
+	}
+	return env
 }
 
 // lookUpUser reads user[:group] as container runtimes do: by the guest's own

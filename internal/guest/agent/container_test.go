@@ -27,7 +27,7 @@ func TestContainer(t *testing.T) {
 	}{
 		{proto.Exec{Container: true}, dir + "\nhost image image=1\n"},
 		{proto.Exec{Container: true, Cwd: "/", Env: map[string]string{"B": "asked"}, Argv: []string{"sh", "-c", "pwd; echo $B"}}, "/\nasked\n"},
-		{proto.Exec{Argv: []string{"sh", "-c", "echo $A-$B"}}, "host-\n"},
+		{proto.Exec{Argv: []string{"sh", "-c", "echo $A-$B"}}, "host-image\n"},
 	} {
 		if got := g.run(t, test.exec, ""); got.stdout != test.want || got.status != 0 {
 			t.Errorf("%+v: %+v", test.exec, got)
@@ -44,6 +44,53 @@ func TestContainer(t *testing.T) {
 	}
 	if err := g.Configure(t.Context(), proto.Config{Container: &proto.Container{Cwd: "relative"}}); err == nil {
 		t.Error("a relative directory was accepted")
+	}
+}
+
+// TestContainerLogins looks at what sessions and logins get of an image's
+// configuration, and at what an sshd and a login shell of its own find.
+func TestContainerLogins(t *testing.T) {
+	g := start(t, proto.InitSystemd)
+	signer, _, line := newKey(t)
+	_, hostKey, hostLine := newKey(t)
+	dir := t.TempDir()
+	write(t, filepath.Join(g.root, "etc/passwd"), "root:x:0:0:root:/:/bin/sh\n")
+	err := g.Configure(t.Context(), proto.Config{
+		AuthorizedKeys: []string{line}, HostKey: hostKey, Env: map[string]string{"A": "host"},
+		Container: &proto.Container{Env: []string{"A=image", "B=it's", "C=two\nlines", "no-name=x"}, Cwd: dir},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec := proto.SessionSpec{Name: "s", Argv: []string{"sh", "-c", `echo "$PWD $A $B $C"`}, Stdin: proto.StdinNull}
+	if _, err := g.StartSession(t.Context(), spec); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := g.WaitSession(t.Context(), "s"); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := g.attach(t, proto.Attach{Name: "s", Ended: true, Past: true}).rest(t), dir+" host it's two\nlines\n"; got != want {
+		t.Errorf("a session printed %q, want %q", got, want)
+	}
+	client, err := g.login(t, "root", signer, hostLine)
+	if err != nil {
+		t.Fatal(err)
+	}
+	login, err := client.NewSession()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := login.Output(`echo "$PWD $A $B"`); string(got) != "/ host it's\n" || err != nil {
+		t.Errorf("a login printed %q, %v", got, err)
+	}
+	for name, want := range map[string]string{
+		"etc/environment":         "A=host\nB=it's\n",
+		"etc/profile.d/banger.sh": "export A='host'\nexport B='it'\\''s'\n",
+		"run/systemd/system/service.d/50-banger-environment.conf": "[Service]\nEnvironment=\"A=host\"\n",
+	} {
+		if got := read(t, filepath.Join(g.root, name)); !strings.Contains(got, want) {
+			t.Errorf("%s: %q", name, got)
+		}
 	}
 }
 

@@ -13,17 +13,26 @@ import (
 )
 
 // setEnvironment makes c.Env reach whatever starts in the guest: PAM sessions
-// (/etc/environment), login shells (profile.d), and systemd's services. The
-// agent's own commands get it from the agent.
+// (/etc/environment), login shells (profile.d), and systemd's services. Those
+// who log in get what the image says below it. The agent's own commands get it
+// all from the agent.
 func (a *Agent) setEnvironment(c proto.Config) error {
-	if c.Env == nil {
+	if c.Env == nil && c.Container == nil {
 		return nil
 	}
-	names := slices.Sorted(maps.Keys(c.Env))
+	now := a.present()
+	logins := map[string]string{}
+	for name, value := range imageEnv(now.container) {
+		if checkEnv(map[string]string{name: value}) == nil { // what no file can hold is the agent's alone
+			logins[name] = value
+		}
+	}
+	maps.Copy(logins, now.env)
+	names := slices.Sorted(maps.Keys(logins))
 	return errors.Join(
-		a.setPAMEnvironment(names, c.Env),
-		a.setProfile(names, c.Env),
-		a.setServiceEnvironment(names, c.Env),
+		a.setPAMEnvironment(names, logins),
+		a.setProfile(names, logins),
+		a.setServiceEnvironment(slices.Sorted(maps.Keys(now.env)), now.env),
 	)
 }
 

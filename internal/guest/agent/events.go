@@ -50,6 +50,15 @@ func (s *history) has(e proto.Event) bool {
 	return slices.Contains(s.events, e)
 }
 
+// await waits until e has happened.
+func (s *history) await(e proto.Event) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for !slices.Contains(s.events, e) {
+		s.changed.Wait()
+	}
+}
+
 // told waits until all watchers were told everything, at most for limit: what
 // waits for it is the guest's own shutdown.
 func (s *history) told(limit time.Duration) {

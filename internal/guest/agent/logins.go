@@ -19,6 +19,10 @@ var sshPolicy = []string{
 	"StrictModes no",
 }
 
+// sshdPolicyFile is where images that banger built, and servers that it
+// installed, have the policy.
+const sshdPolicyFile = "/etc/ssh/sshd_config.d/00-banger.conf"
+
 // setLogins makes the key the only way into the guest, whatever its image
 // says: an sshd of the image's own gets the policy, and root a password that
 // none is equal to.
@@ -60,7 +64,7 @@ func (a *Agent) includesPolicy(text string) bool {
 		if !strings.EqualFold(fields[0], "Include") || len(fields) != 2 || fields[1] != "/etc/ssh/sshd_config.d/*.conf" {
 			return false
 		}
-		have, err := os.ReadFile(a.path("/etc/ssh/sshd_config.d/00-banger.conf"))
+		have, err := os.ReadFile(a.path(sshdPolicyFile))
 		if err != nil {
 			return false
 		}

@@ -38,20 +38,22 @@ func (a *Agent) serveLogs(conn net.Conn, body json.RawMessage) {
 	}()
 	out := proto.NewWriter(conn)
 	if l.Follow {
-		followLogs(ctx, out)
+		a.followLogs(ctx, out)
 		return
 	}
 	sendKernelLog(out)
 	sendJournal(ctx, out, "--lines=all")
+	a.diary.send(out)
 	_ = out.Frame(proto.TypeLogEnd, nil) // a host that is gone needs no end
 }
 
-// followLogs sends both logs as they grow, until ctx ends.
-func followLogs(ctx context.Context, out *proto.Writer) {
-	var both sync.WaitGroup
-	both.Go(func() { followKernelLog(ctx, out) })
-	both.Go(func() { sendJournal(ctx, out, "--lines=all", "--follow") })
-	both.Wait()
+// followLogs sends all logs as they grow, until ctx ends.
+func (a *Agent) followLogs(ctx context.Context, out *proto.Writer) {
+	var all sync.WaitGroup
+	all.Go(func() { followKernelLog(ctx, out) })
+	all.Go(func() { sendJournal(ctx, out, "--lines=all", "--follow") })
+	all.Go(func() { a.diary.follow(ctx, out) })
+	all.Wait()
 	<-ctx.Done()
 }
 

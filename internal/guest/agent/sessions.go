@@ -178,7 +178,9 @@ func (k *sessions) begin(spec proto.SessionSpec) (*session, error) {
 	if spec.Rows == 0 || spec.Cols == 0 {
 		spec.Rows, spec.Cols = standardRows, standardCols
 	}
-	o, err := a.orderOf(proto.Exec{Argv: spec.Argv, Env: spec.Env, Cwd: spec.Cwd, TTY: spec.Stdin == proto.StdinPTY, Rows: spec.Rows, Cols: spec.Cols})
+	o, err := a.orderOf(proto.Exec{
+		Argv: spec.Argv, Env: spec.Env, Cwd: spec.Cwd, TTY: spec.Stdin == proto.StdinPTY, Rows: spec.Rows, Cols: spec.Cols, Container: true,
+	})
 	if err != nil {
 		return nil, err
 	}

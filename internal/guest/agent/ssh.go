@@ -20,10 +20,6 @@ import (
 	"github.com/banger-vm/banger/internal/guest/proto"
 )
 
-// sshdTimeout bounds the look for the image's own sshd. Nothing but a host
-// within reach answers at 127.0.0.1, so it does so at once or not at all.
-const sshdTimeout = time.Second
-
 // handshakeTimeout bounds how long a client may take to log in, as sshd's
 // LoginGraceTime does.
 const handshakeTimeout = 2 * time.Minute
@@ -31,11 +27,10 @@ const handshakeTimeout = 2 * time.Minute
 // serveSSH joins the connection to the image's own sshd if one listens, else it
 // serves SSH itself: images without sshd, and the time before sshd is up.
 func (a *Agent) serveSSH(conn net.Conn) {
-	sshd, err := net.DialTimeout("tcp", net.JoinHostPort("127.0.0.1", "22"), sshdTimeout)
-	if err == nil {
-		defer sshd.Close()
+	if server, err := a.sshd.dial(); err == nil {
+		defer server.Close()
 		if accept(conn, nil) == nil {
-			splice(conn, sshd)
+			splice(conn, server)
 		}
 		return
 	}
@@ -286,10 +281,11 @@ func (s *sshSession) run(command string) bool {
 		return false
 	}
 	s.started = true
-	shell := s.agent.rootUser().shell
+	root := s.agent.rootUser()
+	shell := root.shell
 	o := order{
 		argv: []string{shell}, arg0: "-" + shell[strings.LastIndexByte(shell, '/')+1:],
-		env: s.agent.rootEnv(s.env, s.terminal), dir: s.agent.homeDir(),
+		env: s.agent.loginEnv(root, imageEnv(s.agent.present().container), s.env, s.terminal), dir: s.agent.homeDir(),
 		terminal: s.terminal, rows: s.rows, cols: s.cols,
 	}
 	if command != "" {

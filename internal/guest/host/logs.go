@@ -40,7 +40,7 @@ func (l *LogReader) Close() error { return l.conn.Close() }
 
 func checkLine(payload []byte) (proto.LogLine, error) {
 	source := payload[0]
-	if source != proto.LogKernel && source != proto.LogJournal {
+	if source != proto.LogKernel && source != proto.LogJournal && source != proto.LogAgent {
 		return proto.LogLine{}, fmt.Errorf("%w: a log line from nowhere", proto.ErrFrame)
 	}
 	return proto.LogLine{Source: source, Text: proto.Clean(string(payload[1:]), proto.MaxLine)}, nil

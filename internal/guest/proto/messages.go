@@ -156,6 +156,9 @@ type Config struct {
 	MachineID string `json:"machine_id,omitempty"`
 	// Container is what the image says about the commands that run in it.
 	Container *Container `json:"container,omitempty"`
+	// InstallOpenSSH lets a guest that has an init and a package manager, and no
+	// sshd, install one in the background.
+	InstallOpenSSH bool `json:"install_openssh,omitempty"`
 }
 
 // Container is how an image wants its commands to be run, as a container
@@ -212,7 +215,8 @@ type Dial struct {
 	Addr    string `json:"addr"`
 }
 
-// Logs asks for the guest's kernel log, then its journal where it has one.
+// Logs asks for the guest's kernel log, then its journal where it has one, then
+// what the agent has to say.
 type Logs struct {
 	Follow bool `json:"follow,omitempty"`
 }
@@ -221,6 +225,7 @@ type Logs struct {
 const (
 	LogKernel  byte = 'k'
 	LogJournal byte = 'j'
+	LogAgent   byte = 'a'
 )
 
 // LogLine is one line of a guest's log.

@@ -3,7 +3,9 @@
 // tools of somebody who tries what a network lets through. They come from
 // Debian's packages and are kept; what is there already is not made again.
 //
-//	go run ./test/e2e/inits DIR    makes DIR/busybox.ext4, DIR/openrc.ext4 and DIR/hostile.ext4
+// Beside them is DIR/apt, a repository with openssh-server and all it needs.
+//
+//	go run ./test/e2e/inits DIR    makes DIR/busybox.ext4, DIR/openrc.ext4, DIR/hostile.ext4, DIR/streamed.ext4 and DIR/apt
 package main
 
 import (
@@ -46,6 +48,9 @@ func run(ctx context.Context, dir string) error {
 			return fmt.Errorf("cannot make the %s image: %w", name, err)
 		}
 	}
+	if err := repository(ctx, dir, "openssh-server"); err != nil {
+		return fmt.Errorf("cannot make the repository: %w", err)
+	}
 	return nil
 }
 
@@ -61,7 +66,7 @@ func make1(ctx context.Context, dir, name string, how recipe) error {
 	if _, err := os.Stat(path); err == nil {
 		return nil
 	}
-	archive, err := debian.Open(ctx, debian.Options{Cache: filepath.Join(dir, "debian")}, progress.Discard, "bookworm")
+	archive, err := open(ctx, dir)
 	if err != nil {
 		return err
 	}
@@ -78,6 +83,10 @@ func make1(ctx context.Context, dir, name string, how recipe) error {
 		return err
 	}
 	return os.Rename(part, path)
+}
+
+func open(ctx context.Context, dir string) (*debian.Archive, error) {
+	return debian.Open(ctx, debian.Options{Cache: filepath.Join(dir, "debian")}, progress.Discard, "bookworm")
 }
 
 func mke2fs(ctx context.Context, tree, path string) error {
