@@ -80,3 +80,20 @@ type PrunedImages struct {
 	Images []Image `json:"images"`
 	Freed  int64   `json:"freed_bytes"` // of the host's disk
 }
+
+// CheckImage asks whether a new image could be made by a name, and with a
+// kernel (POST /v1/images/check). Nothing is made.
+type CheckImage struct {
+	Name   string `json:"name"`
+	Kernel string `json:"kernel_ref,omitempty"`
+}
+
+// ReceiveImage makes an image of the container image that a command in a running
+// VM writes to its standard output, in the form that `docker save` has (POST
+// /v1/vms/{vm}/image).
+type ReceiveImage struct {
+	Name    string   `json:"name"`
+	Command []string `json:"command"`
+	Kernel  string   `json:"kernel_ref,omitempty"` // what it starts with unless told otherwise
+	MaxMiB  int64    `json:"max_mib,omitempty"`    // what it may unpack to
+}

@@ -21,11 +21,18 @@ import (
 // absolute is below root's home. Links are copied as links. A large file goes
 // on where an earlier copy of it was cut off.
 func (c *Client) CopyIn(ctx context.Context, vm, hostPath, guestPath string, report Report) (api.Copied, error) {
+	return c.CopySome(ctx, vm, hostPath, guestPath, nil, report)
+}
+
+// CopySome is CopyIn of what keep says yes to. It gets paths within the
+// directory at hostPath; of a directory that stays behind nothing is copied.
+func (c *Client) CopySome(ctx context.Context, vm, hostPath, guestPath string, keep func(path string, dir bool) bool, report Report) (api.Copied, error) {
 	source, err := filetree.Open(hostPath)
 	if err != nil {
 		return api.Copied{}, badPath(err)
 	}
 	defer source.Close()
+	source.Keep = keep
 	name := hostName(hostPath)
 	return c.copy(ctx, vm, api.FilesRequest{Into: guestPath, Name: name}, func(s *Stream) (filetree.Summary, error) {
 		return source.Send(s, name, told(report))

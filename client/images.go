@@ -59,6 +59,21 @@ func (c *Client) CommitVM(ctx context.Context, vm, name string, report Report) (
 	return *result.Image, nil
 }
 
+// CheckImage tells whether a new image could be made: its name is free and its
+// kernel known.
+func (c *Client) CheckImage(ctx context.Context, req api.CheckImage) error {
+	return c.call(ctx, http.MethodPost, "/v1/images/check", req, nil)
+}
+
+// ReceiveImage makes an image of a container image that is in a running VM.
+func (c *Client) ReceiveImage(ctx context.Context, vm string, req api.ReceiveImage, report Report) (api.Image, error) {
+	result, err := c.operation(ctx, vmPath(vm, "/image"), req, report)
+	if err != nil || result.Image == nil {
+		return api.Image{}, err
+	}
+	return *result.Image, nil
+}
+
 // PruneImages deletes the images that nothing needs.
 func (c *Client) PruneImages(ctx context.Context, req api.PruneImages) (api.PrunedImages, error) {
 	var pruned api.PrunedImages

@@ -79,12 +79,7 @@ func runVMCp(ctx context.Context, o vmCpOptions, d *deps) error {
 	if err != nil {
 		return err
 	}
-	for _, skipped := range moved.Skipped {
-		fmt.Fprintf(d.errs, "banger: %s was left out: %s\n", ui.Clean(skipped.Path), ui.Clean(skipped.Why))
-	}
-	if moved.MoreSkipped > 0 {
-		fmt.Fprintf(d.errs, "banger: %d more were left out\n", moved.MoreSkipped)
-	}
+	d.sayLeftOut(moved)
 	if o.json {
 		if err := ui.JSON(d.out, moved); err != nil {
 			return err
@@ -94,6 +89,16 @@ func runVMCp(ctx context.Context, o vmCpOptions, d *deps) error {
 		return exitStatus(exitUnfit)
 	}
 	return nil
+}
+
+// sayLeftOut tells of what a copy did not take.
+func (d *deps) sayLeftOut(moved api.Copied) {
+	for _, skipped := range moved.Skipped {
+		fmt.Fprintf(d.errs, "banger: %s was left out: %s\n", ui.Clean(skipped.Path), ui.Clean(skipped.Why))
+	}
+	if moved.MoreSkipped > 0 {
+		fmt.Fprintf(d.errs, "banger: %d more were left out\n", moved.MoreSkipped)
+	}
 }
 
 // copyMode is the mode of a file that comes from standard input.

@@ -28,6 +28,8 @@ type Images interface {
 	Get(ctx context.Context, name string) (image.Image, error)
 	Ensure(ctx context.Context, name string, report progress.Func) (image.Image, error)
 	Pull(ctx context.Context, req api.PullImage, report progress.Func) (image.Image, error)
+	CheckNew(ctx context.Context, name string) error
+	Receive(ctx context.Context, req api.PullImage, write image.Writer, report progress.Func) (image.Image, error)
 	Listings(ctx context.Context) []catalog.Listing
 	Export(ctx context.Context, name, file string, report progress.Func) (catalog.Entry, error)
 	Publish(ctx context.Context, name, folder string, report progress.Func) (catalog.Entry, error)

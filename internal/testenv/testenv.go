@@ -12,6 +12,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/miekg/dns"
@@ -27,11 +29,14 @@ const insideVar = "BANGER_TEST_INSIDE"
 // RFC 5737 sets aside for documentation.
 const (
 	ServerName  = "server.example.test"
-	HubName     = "index.docker.io" // what docker.io's registry is called on the wire
 	ServerAddr  = "198.51.100.1"
 	OutsideAddr = "198.51.100.2" // the host's own, towards the internet
 	Greeting    = "hello from the internet\n"
 )
+
+// HubNames are what docker.io's registry is called on the wire, by
+// go-containerregistry and by Docker.
+var HubNames = []string{"index.docker.io", "registry-1.docker.io"}
 
 // Entered says whether the program runs in namespaces of its own already.
 func Entered() bool { return os.Getenv(insideVar) != "" }
@@ -215,14 +220,14 @@ func (w *World) serveNames() error {
 	return nil
 }
 
-// answerName knows the server's address, by its two names, and nothing else.
+// answerName knows the server's address, by its names, and nothing else.
 func answerName(rw dns.ResponseWriter, q *dns.Msg) {
 	m := new(dns.Msg)
 	m.SetReply(q)
 	m.RecursionAvailable = true
 	question := q.Question[0]
 	switch {
-	case question.Name != ServerName+"." && question.Name != HubName+".":
+	case question.Name != ServerName+"." && !slices.Contains(HubNames, strings.TrimSuffix(question.Name, ".")):
 		m.Rcode = dns.RcodeNameError
 	case question.Qtype == dns.TypeA:
 		m.Answer = []dns.RR{&dns.A{

@@ -85,7 +85,7 @@ var rules = []rule{
 	{who: "client", may: []string{"api", "internal/guest/proto", "internal/guest/filetree"}, bare: true, why: "the public client knows the wire and the frames on it"},
 	{who: "internal/cli/ui", may: []string{"api"}, bare: true},
 	{who: "internal/cli/mcptools", may: []string{"api", "client"}, bare: true, why: "one more client"},
-	{who: "internal/cli", may: []string{"api", "client", "internal/cli/ui", "internal/cli/mcptools", "internal/config", "internal/workspace"}, bare: true, why: "the CLI does nothing itself: cli → client → api; the user's own files are read by workspace"},
+	{who: "internal/cli", may: []string{"api", "client", "internal/cli/ui", "internal/cli/mcptools", "internal/config", "internal/workspace", "internal/buildcontext"}, bare: true, why: "the CLI does nothing itself: cli → client → api; the user's own files are read by workspace and buildcontext"},
 	{who: "internal/testdaemon", may: []string{"api", "internal/guest/proto", "internal/guest/filetree"}, bare: true, why: "clients are tested against the wire, not the daemon's idea of it"},
 
 	{who: "internal/daemon/web", may: []string{"api", "client"}, bare: true, why: "the web UI is one more client"},

@@ -20,6 +20,8 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
+	"syscall"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -117,9 +119,18 @@ func command(ts *testscript.TestScript, args []string) *exec.Cmd {
 
 // killBackground NAME ends a background program as kill -9 does.
 func killBackground(ts *testscript.TestScript, neg bool, args []string) {
-	pid, err := strconv.Atoi(ts.Getenv("BACKGROUND_" + args[0]))
+	killAndWait(ts, backgroundPID(ts, args[0]))
+}
+
+// stopBackground NAME ends a background program as Ctrl-C does.
+func stopBackground(ts *testscript.TestScript, neg bool, args []string) {
+	signalAndWait(ts, backgroundPID(ts, args[0]), syscall.SIGINT, patience)
+}
+
+func backgroundPID(ts *testscript.TestScript, name string) int {
+	pid, err := strconv.Atoi(ts.Getenv("BACKGROUND_" + name))
 	ts.Check(err)
-	killAndWait(ts, pid)
+	return pid
 }
 
 // awaitGone VM waits until a VM is deleted: its log has an end then.
@@ -191,11 +202,25 @@ func hostCA(ts *testscript.TestScript, neg bool, args []string) {
 	der, err := x509.CreateCertificate(rand.Reader, cert, cert, key.Public(), key)
 	ts.Check(err)
 	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	const anchors = "/usr/local/share/ca-certificates"
-	ts.Check(os.MkdirAll(anchors, 0o755))
-	ts.Check(unix.Mount("tmpfs", anchors, "tmpfs", 0, ""))
-	ts.Check(os.WriteFile(filepath.Join(anchors, "corporate.crt"), text, 0o644))
+	trust(ts, "corporate.crt", text)
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), text, 0o644))
+}
+
+// anchors is where the host has CA certificates of its own; here it is a
+// filesystem of the tests.
+const anchors = "/usr/local/share/ca-certificates"
+
+var mountAnchors = sync.OnceValue(func() error {
+	if err := os.MkdirAll(anchors, 0o755); err != nil {
+		return err
+	}
+	return unix.Mount("tmpfs", anchors, "tmpfs", 0, "")
+})
+
+// trust makes the host, and so its guests, trust a certificate.
+func trust(ts *testscript.TestScript, name string, cert []byte) {
+	ts.Check(mountAnchors())
+	ts.Check(os.WriteFile(filepath.Join(anchors, name), cert, 0o644))
 }
 
 // smallDisk DIR MEGABYTES makes DIR a filesystem of its own that is soon full.

@@ -96,6 +96,7 @@ func run(t *testing.T, dir string) {
 			"samehash":   sameFile,
 			"background": background,
 			"killbg":     killBackground,
+			"stopbg":     stopBackground,
 			"awaitgone":  awaitGone,
 			"deaf":       deaf,
 			"other":      otherVersion,
@@ -274,13 +275,17 @@ func killVMM(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func killAndWait(ts *testscript.TestScript, pid int) {
+	signalAndWait(ts, pid, syscall.SIGKILL, 10*time.Second)
+}
+
+func signalAndWait(ts *testscript.TestScript, pid int, signal syscall.Signal, limit time.Duration) {
 	if pid < 2 {
 		ts.Fatalf("no process to kill: %d", pid)
 	}
 	process, err := os.FindProcess(pid)
 	ts.Check(err)
-	ts.Check(process.Signal(syscall.SIGKILL))
-	ts.Check(testenv.AwaitEnd(pid, 10*time.Second))
+	ts.Check(process.Signal(signal))
+	ts.Check(testenv.AwaitEnd(pid, limit))
 }
 
 // awaitLog VM PATTERN… follows a VM's log until one line after the other

@@ -17,6 +17,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -25,11 +26,16 @@ import (
 	"github.com/banger-vm/banger/internal/testenv"
 )
 
+// hub is held by the one script that has a registry at docker.io's address.
+var hub sync.Mutex
+
 // dockerHub REPOSITORY:TAG ROOTFS makes a registry answer by docker.io's name
-// in the tests' internet, trusted by the script's programs, and pushes an image
+// in the tests' internet, trusted by the script's programs and guests, and pushes an image
 // with what is in an ext4 file to it. The registry is Debian's, the image is
 // umoci's and skopeo's.
 func dockerHub(ts *testscript.TestScript, neg bool, args []string) {
+	hub.Lock()
+	ts.Defer(hub.Unlock)
 	dir := ts.MkAbs("hub")
 	ts.Check(os.MkdirAll(dir, 0o755))
 	hubCertificate(ts, dir)
@@ -79,7 +85,7 @@ func hubCertificate(ts *testscript.TestScript, dir string) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	ts.Check(err)
 	cert := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Test Hub"}, DNSNames: []string{testenv.HubName},
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Test Hub"}, DNSNames: testenv.HubNames,
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
 	}
@@ -87,7 +93,9 @@ func hubCertificate(ts *testscript.TestScript, dir string) {
 	ts.Check(err)
 	secret, err := x509.MarshalECPrivateKey(key)
 	ts.Check(err)
-	ts.Check(os.WriteFile(filepath.Join(dir, "cert.pem"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644))
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	ts.Check(os.WriteFile(filepath.Join(dir, "cert.pem"), text, 0o644))
+	trust(ts, ts.Getenv("BRIDGE")+".crt", text)
 	ts.Check(os.WriteFile(filepath.Join(dir, "key.pem"), pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: secret}), 0o600))
 }
 

@@ -459,3 +459,46 @@ func FuzzReceive(f *testing.F) {
 		}
 	})
 }
+
+// What is not kept stays behind without a word, and is not even looked into.
+func TestOnlyWhatIsKeptGoes(t *testing.T) {
+	from, to := filepath.Join(t.TempDir(), "tree"), t.TempDir()
+	for _, name := range []string{"a", "b/a", "b/c/d", "no/such/thing"} {
+		check(t, os.MkdirAll(filepath.Dir(filepath.Join(from, name)), 0o755))
+		check(t, os.WriteFile(filepath.Join(from, name), nil, 0o644))
+	}
+	here, there := wire(t)
+	source, err := filetree.Open(from)
+	check(t, err)
+	defer source.Close()
+	var asked []string
+	source.Keep = func(path string, dir bool) bool {
+		asked = append(asked, fmt.Sprintf("%s %v", path, dir))
+		return path != "no" && path != "b/a"
+	}
+	target, err := filetree.Into(to, "tree")
+	check(t, err)
+	defer target.Close()
+	sent := make(chan filetree.Summary, 1)
+	go func() {
+		s, err := source.Send(here, "tree", quiet)
+		if err != nil {
+			t.Error(err)
+		}
+		sent <- s
+	}()
+	_, err = target.Receive(there, quiet)
+	check(t, err)
+	if s := <-sent; s.Files != 2 || len(s.Notes) > 0 {
+		t.Errorf("sent %+v", s)
+	}
+	for path, there := range map[string]bool{"a": true, "b/c/d": true, "b/a": false, "no": false} {
+		if _, err := os.Stat(filepath.Join(to, "tree", path)); (err == nil) != there {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	slices.Sort(asked)
+	if diff := cmp.Diff([]string{"a false", "b true", "b/a false", "b/c true", "b/c/d false", "no true"}, asked); diff != "" {
+		t.Error(diff)
+	}
+}

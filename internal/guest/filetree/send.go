@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -18,6 +19,10 @@ import (
 
 // Source is a tree to send.
 type Source struct {
+	// Keep tells what of a directory goes along, by its path within the tree. Of
+	// a directory that stays behind nothing goes. Nil: all.
+	Keep func(path string, dir bool) bool
+
 	top  *os.Root // the tree itself, if it is a directory
 	file *os.File // the tree itself, if it is a file
 	info fs.FileInfo
@@ -62,6 +67,7 @@ func (s *Source) Close() error {
 // Send sends the tree over conn, by name, and waits until the receiver has it.
 func (s *Source) Send(conn io.ReadWriter, name string, report func(Progress)) (Summary, error) {
 	t := newSender(conn, report)
+	t.keep = s.Keep
 	var err error
 	if s.top != nil {
 		err = t.dir(s.top, name, name, s.info, 0)
@@ -88,6 +94,7 @@ func SendStream(conn io.ReadWriter, name string, mode fs.FileMode, r io.Reader, 
 type sender struct {
 	out    *proto.Writer
 	report func(Progress)
+	keep   func(path string, dir bool) bool
 	sent   Summary
 	at     Progress
 	buffer []byte
@@ -244,6 +251,9 @@ func (t *sender) thing(root *os.Root, name, path string, depth int) error {
 	if err != nil {
 		return t.leaveOut(path, err)
 	}
+	if t.keep != nil && !t.keep(within(path), info.IsDir()) {
+		return nil
+	}
 	switch info.Mode().Type() {
 	case 0:
 		file, err := root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
@@ -266,6 +276,12 @@ func (t *sender) thing(root *os.Root, name, path string, depth int) error {
 		return t.link(root, name, path, info)
 	}
 	return t.leaveOut(path, errors.New("it is neither a file nor a directory nor a link"))
+}
+
+// within takes the tree's own name off a path.
+func within(path string) string {
+	_, below, _ := strings.Cut(path, "/")
+	return below
 }
 
 func entryOf(kind proto.EntryKind, name string, info fs.FileInfo) proto.Entry {

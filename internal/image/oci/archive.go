@@ -30,6 +30,7 @@ const (
 // Archive is a file that `docker save`, skopeo, buildah or podman wrote: an OCI
 // image layout in a tar archive, or Docker's own form.
 type Archive struct {
+	name    string // as errors call it
 	file    *os.File
 	members map[string]member
 }
@@ -40,14 +41,20 @@ type member struct {
 	link         string // another member, when it is a symbolic or hard link
 }
 
-// OpenArchive reads the archive's table. Errors carry an *api.Error of kind
-// bad-request.
+// OpenArchive reads the table of the archive in a file. Errors carry an
+// *api.Error of kind bad-request.
 func OpenArchive(file string) (*Archive, error) {
 	f, err := os.Open(file)
 	if err != nil {
 		return nil, badArchive("the file must exist and be readable by bangerd", "cannot use %s: %v", file, errors.Unwrap(err))
 	}
-	a := &Archive{file: f, members: map[string]member{}}
+	return ReadArchive(f, file)
+}
+
+// ReadArchive is OpenArchive of an open file, which it takes over. Errors call
+// it by name.
+func ReadArchive(f *os.File, name string) (*Archive, error) {
+	a := &Archive{name: name, file: f, members: map[string]member{}}
 	if err := a.index(); err != nil {
 		f.Close()
 		return nil, err
@@ -63,13 +70,12 @@ func badArchive(hint, format string, args ...any) error {
 func (a *Archive) Close() error { return a.file.Close() }
 
 func (a *Archive) index() error {
-	name := a.file.Name()
 	if info, err := a.file.Stat(); err != nil || !info.Mode().IsRegular() {
-		return badArchive("give the file that `docker save` or `skopeo copy … oci-archive:file` writes", "%s is not a regular file", name)
+		return badArchive("give the file that `docker save` or `skopeo copy … oci-archive:file` writes", "%s is not a regular file", a.name)
 	}
 	magic := make([]byte, 4)
 	if n, _ := a.file.ReadAt(magic, 0); isGzip(magic[:n]) || isZstd(magic[:n]) {
-		return badArchive("decompress it first: `gunzip` or `zstd -d`", "%s is compressed as a whole", name)
+		return badArchive("decompress it first: `gunzip` or `zstd -d`", "%s is compressed as a whole", a.name)
 	}
 	for entries := tar.NewReader(a.file); ; {
 		h, err := entries.Next()
@@ -77,10 +83,10 @@ func (a *Archive) index() error {
 			break
 		}
 		if err != nil {
-			return badArchive("it may be cut off; save the image again", "%s is no tar archive, or a broken one: %v", name, err)
+			return badArchive("it may be cut off; save the image again", "%s is no tar archive, or a broken one: %v", a.name, err)
 		}
 		if len(a.members) == maxMembers {
-			return badArchive("an image is a file for each layer", "%s has more than %d files", name, maxMembers)
+			return badArchive("an image is a file for each layer", "%s has more than %d files", a.name, maxMembers)
 		}
 		if err := a.add(h); err != nil {
 			return err
@@ -94,7 +100,7 @@ func (a *Archive) index() error {
 func (a *Archive) add(h *tar.Header) error {
 	offset, err := a.file.Seek(0, io.SeekCurrent)
 	if err != nil {
-		return fmt.Errorf("cannot read %s: %w", a.file.Name(), err)
+		return fmt.Errorf("cannot read %s: %w", a.name, err)
 	}
 	name := path.Clean("/" + h.Name)[1:]
 	switch h.Typeflag {
@@ -131,7 +137,7 @@ func (a *Archive) small(name string, most int64) ([]byte, error) {
 	}
 	data, err := io.ReadAll(s)
 	if err != nil {
-		return nil, fmt.Errorf("cannot read %s: %w", a.file.Name(), err)
+		return nil, fmt.Errorf("cannot read %s: %w", a.name, err)
 	}
 	return data, nil
 }
@@ -151,7 +157,7 @@ func (a *Archive) Resolve(reference, wanted string) (*Image, error) {
 		return a.fromSave(reference, want)
 	}
 	return nil, badArchive("give the file that `docker save` or `skopeo copy … oci-archive:file` writes",
-		"%s holds no image: there is neither %s nor %s in it", a.file.Name(), layoutIndex, saveManifest)
+		"%s holds no image: there is neither %s nor %s in it", a.name, layoutIndex, saveManifest)
 }
 
 // canonical is a reference in its long form, or what it is.
@@ -221,7 +227,7 @@ func (a *Archive) pick(index *v1.IndexManifest, reference string) (*v1.IndexMani
 	}
 	switch {
 	case len(images.Manifests) == 0:
-		return nil, badArchive("save the image again", "%s holds no image", a.file.Name())
+		return nil, badArchive("save the image again", "%s holds no image", a.name)
 	case len(named.Manifests) > 0:
 		return &named, nil
 	case len(names) == 1:
@@ -242,9 +248,9 @@ func (a *Archive) whichOne(reference string, names map[string]bool) error {
 	}
 	hint := "in it are: " + strings.Join(slices.Sorted(slices.Values(list)), ", ")
 	if reference == "" {
-		return badArchive(hint+"; name one before --tar", "%s holds more than one image", a.file.Name())
+		return badArchive(hint+"; name one before --tar", "%s holds more than one image", a.name)
 	}
-	return &api.Error{Kind: api.KindNotFound, Message: fmt.Sprintf("%s holds no image %s", a.file.Name(), reference), Hint: hint}
+	return &api.Error{Kind: api.KindNotFound, Message: fmt.Sprintf("%s holds no image %s", a.name, reference), Hint: hint}
 }
 
 // blob reads a small blob of a layout and checks its digest.
@@ -358,7 +364,7 @@ func (a *Archive) pickSaved(all []saved, reference string) (saved, error) {
 	}
 	switch len(all) {
 	case 0:
-		return saved{}, badArchive("save the image again", "%s holds no image", a.file.Name())
+		return saved{}, badArchive("save the image again", "%s holds no image", a.name)
 	case 1:
 		return all[0], nil
 	}
