@@ -111,15 +111,14 @@ func (d *deps) checkFits(ctx context.Context, from *buildcontext.Context, builde
 	if err != nil {
 		return err
 	}
-	image, err := d.client.Image(ctx, cmp.Or(builder.Image, settings.DefaultImage))
-	if err != nil {
-		return err
-	}
 	size, err := from.Size()
 	if err != nil {
 		return err
 	}
-	free := max(0, cmp.Or(builder.DiskMiB, settings.DiskMiB)<<20-image.Used)
+	free := cmp.Or(builder.DiskMiB, settings.DiskMiB) << 20
+	if image, err := d.client.Image(ctx, cmp.Or(builder.Image, settings.DefaultImage)); err == nil { // it may be one that is yet to be pulled
+		free = max(0, free-image.Used)
+	}
 	if size <= free {
 		return nil
 	}
