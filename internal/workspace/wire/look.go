@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// look tells what is at a path, without following it. What is no file,
+// Look tells what is at a path, without following it. What is no file,
 // directory or link counts as nothing.
 func Look(path string) (Stat, error) {
 	var st unix.Stat_t
