@@ -232,6 +232,9 @@ func (g *guest) exec(conn net.Conn, e proto.Exec) {
 		}
 	case "wait":
 		_, _ = io.Copy(io.Discard, conn)
+	case "flood":
+		for out.Frame(proto.TypeStdout, make([]byte, proto.MaxData)) == nil {
+		}
 	case "deaf":
 		g.mu.Lock()
 		g.deaf = true
