@@ -65,6 +65,7 @@ func inWorld(tests func() int) (int, error) {
 		return 0, err
 	}
 	defer world.Close()
+	defer stopHub()
 	scratch, err := os.MkdirTemp("/var/tmp", "banger-e2e")
 	if err != nil {
 		return 0, err

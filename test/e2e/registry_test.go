@@ -26,25 +26,21 @@ import (
 	"github.com/banger-vm/banger/internal/testenv"
 )
 
-// hub is held by the one script that has a registry at docker.io's address.
-var hub sync.Mutex
+// hub is the registry that answers by docker.io's name in the tests' internet;
+// the scripts share it, and each takes a repository of its own.
+var hub struct {
+	sync.Mutex
+	dir    string // "" until it is up
+	server *exec.Cmd
+}
 
-// dockerHub REPOSITORY:TAG ROOTFS makes a registry answer by docker.io's name
-// in the tests' internet, trusted by the script's programs and guests, and pushes an image
-// with what is in an ext4 file to it. The registry is Debian's, the image is
-// umoci's and skopeo's.
+// dockerHub REPOSITORY:TAG ROOTFS pushes an image with what is in an ext4 file to
+// docker.io, as the script's programs and guests see it. The registry is Debian's,
+// the image is umoci's and skopeo's.
 func dockerHub(ts *testscript.TestScript, neg bool, args []string) {
-	hub.Lock()
-	ts.Defer(hub.Unlock)
-	dir := ts.MkAbs("hub")
-	ts.Check(os.MkdirAll(dir, 0o755))
-	hubCertificate(ts, dir)
-	config := filepath.Join(dir, "config.yml")
-	ts.Check(os.WriteFile(config, fmt.Appendf(nil, "version: 0.1\nlog: {level: info}\nstorage: {filesystem: {rootdirectory: %s/data}}\n"+
-		"http: {addr: %s:443, tls: {certificate: %s/cert.pem, key: %s/key.pem}}\n", dir, testenv.ServerAddr, dir, dir), 0o644))
-	ts.Check(world.Inside(func() error { return startHub(ts, config) }))
-
-	layout := filepath.Join(dir, "layout")
+	cert := filepath.Join(ensureHub(ts), "cert.pem")
+	layout := ts.MkAbs("hub/layout")
+	ts.Check(os.MkdirAll(filepath.Dir(layout), 0o755))
 	must(ts, "umoci", "init", "--layout", layout)
 	must(ts, "umoci", "new", "--image", layout+":image")
 	must(ts, "umoci", "raw", "add-layer", "--image", layout+":image", packed(ts, args[1]))
@@ -56,10 +52,29 @@ func dockerHub(ts *testscript.TestScript, neg bool, args []string) {
 		}
 		return nil
 	}))
-	ts.Setenv("SSL_CERT_FILE", filepath.Join(dir, "cert.pem"))
+	ts.Setenv("SSL_CERT_FILE", cert)
 }
 
-func startHub(ts *testscript.TestScript, config string) error {
+// ensureHub starts the registry where that has not been done, and gives its
+// directory.
+func ensureHub(ts *testscript.TestScript) string {
+	hub.Lock()
+	defer hub.Unlock()
+	if hub.dir != "" {
+		return hub.dir
+	}
+	dir, err := os.MkdirTemp("/var/tmp", "banger-hub")
+	ts.Check(err)
+	hubCertificate(ts, dir)
+	config := filepath.Join(dir, "config.yml")
+	ts.Check(os.WriteFile(config, fmt.Appendf(nil, "version: 0.1\nlog: {level: info}\nstorage: {filesystem: {rootdirectory: %s/data}}\n"+
+		"http: {addr: %s:443, tls: {certificate: %s/cert.pem, key: %s/key.pem}}\n", dir, testenv.ServerAddr, dir, dir), 0o644))
+	ts.Check(world.Inside(func() error { return startHub(config) }))
+	hub.dir = dir
+	return dir
+}
+
+func startHub(config string) error {
 	server := exec.Command("docker-registry", "serve", config)
 	said, err := server.StderrPipe()
 	if err != nil {
@@ -68,7 +83,7 @@ func startHub(ts *testscript.TestScript, config string) error {
 	if err := server.Start(); err != nil {
 		return err
 	}
-	ts.Defer(func() { _ = server.Process.Kill(); _ = server.Wait() })
+	hub.server = server
 	lines := bufio.NewScanner(said)
 	for lines.Scan() {
 		if strings.Contains(lines.Text(), "listening on") {
@@ -77,6 +92,15 @@ func startHub(ts *testscript.TestScript, config string) error {
 		}
 	}
 	return fmt.Errorf("docker-registry ended before it listened")
+}
+
+// stopHub ends the registry, if there is one.
+func stopHub() {
+	if hub.server != nil {
+		_ = hub.server.Process.Kill()
+		_ = hub.server.Wait()
+	}
+	_ = os.RemoveAll(hub.dir)
 }
 
 // hubCertificate writes cert.pem and key.pem for docker.io's registry, signed by
@@ -95,7 +119,7 @@ func hubCertificate(ts *testscript.TestScript, dir string) {
 	ts.Check(err)
 	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 	ts.Check(os.WriteFile(filepath.Join(dir, "cert.pem"), text, 0o644))
-	trust(ts, ts.Getenv("BRIDGE")+".crt", text)
+	trust(ts, "hub.crt", text)
 	ts.Check(os.WriteFile(filepath.Join(dir, "key.pem"), pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: secret}), 0o600))
 }
 
