@@ -29,6 +29,15 @@ func (c *Client) Exec(ctx context.Context, vm string, req api.ExecRequest) (*Com
 // daemon ended, or the VM did.
 var ErrLost = errors.New("the connection to the command was lost")
 
+// lost is an error that is [ErrLost], too.
+type lost struct{ told *api.Error }
+
+func (l lost) Error() string { return l.told.Error() }
+
+func (l lost) Is(target error) bool { return target == ErrLost }
+
+func (l lost) Unwrap() error { return l.told }
+
 // Run feeds the program with stdin (nil is an empty one), copies what it says
 // to stdout and stderr, and gives its exit status, which is 128+n when signal
 // n killed it. It is called once. Ctx's end hangs up: the guest gets a HUP, and
@@ -76,8 +85,7 @@ func explain(err error) error {
 	case errors.Is(err, proto.ErrFrame):
 		return &api.Error{Kind: api.KindGuest, Message: err.Error()}
 	}
-	return errors.Join(ErrLost, &api.Error{Kind: api.KindInternal,
-		Message: "the connection to the command was lost: " + plain(err)})
+	return lost{&api.Error{Kind: api.KindInternal, Message: "the connection to the command was lost: " + plain(err)}}
 }
 
 // Signal sends a signal to the program and all that it started in its group.

@@ -142,8 +142,8 @@ func explainCopy(err error) error {
 	case errors.Is(err, syscall.ENOSPC):
 		return &api.Error{Kind: api.KindNoSpace, Message: fmt.Sprintf("the copy is not whole: %v", err), Hint: "free some space, then copy again"}
 	case errors.Is(err, filetree.ErrLost):
-		return errors.Join(ErrLost, &api.Error{Kind: api.KindInternal, Message: err.Error(),
-			Hint: "the same copy again goes on where a large file was cut off"})
+		return lost{&api.Error{Kind: api.KindInternal, Message: err.Error(),
+			Hint: "the same copy again goes on where a large file was cut off"}}
 	case errors.As(err, &refused), errors.Is(err, proto.ErrFrame):
 		return &api.Error{Kind: api.KindGuest, Message: fmt.Sprintf("the copy is not whole: %v", err)}
 	}

@@ -238,5 +238,5 @@ func explainSession(err error) error {
 	case errors.Is(err, proto.ErrFrame):
 		return &api.Error{Kind: api.KindGuest, Message: err.Error()}
 	}
-	return errors.Join(ErrLost, &api.Error{Kind: api.KindInternal, Message: "the connection to the session was lost: " + plain(err)})
+	return lost{&api.Error{Kind: api.KindInternal, Message: "the connection to the session was lost: " + plain(err)}}
 }

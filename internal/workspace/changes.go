@@ -29,7 +29,7 @@ const (
 type Changes struct {
 	memory  *memory
 	old     map[string]wire.Entry
-	scratch string
+	scratch *scratch
 	// Repos has those in which something is new, the outermost first.
 	repos []*change
 	// guest is what the guest has of the names that changed.
@@ -70,8 +70,8 @@ func (s Store) Look(ctx context.Context, vm, guest string, dial Dial) (_ *Change
 	if c.old, err = m.manifest(); err != nil {
 		return nil, err
 	}
-	if c.scratch, err = os.MkdirTemp(m.dir, "scratch"); err != nil {
-		return nil, fmt.Errorf("cannot make a directory: %w", err)
+	if c.scratch, err = newScratch(m.dir); err != nil {
+		return nil, err
 	}
 	defer func() {
 		if err != nil {
@@ -113,8 +113,8 @@ func (s Store) lookUnknown(ctx context.Context, guest string, dial Dial) (*Chang
 
 // Close removes the scratch files.
 func (c *Changes) Close() {
-	if c.scratch != "" {
-		os.RemoveAll(c.scratch)
+	if c.scratch != nil {
+		c.scratch.remove()
 	}
 }
 
@@ -163,7 +163,7 @@ func (c *Changes) look(ctx context.Context, conn *wire.Conn) error {
 	for i := range slices.Backward(c.memory.Repos) {
 		k := &c.memory.Repos[i]
 		r := &change{kept: k, own: c.memory.ownRepo(k.Prefix), stats: map[string]wire.Stat{},
-			dir: filepath.Join(c.scratch, fmt.Sprint(i), "tree"), index: filepath.Join(c.scratch, fmt.Sprint(i), "index")}
+			dir: filepath.Join(c.scratch.dir, fmt.Sprint(i), "tree"), index: filepath.Join(c.scratch.dir, fmt.Sprint(i), "index")}
 		for _, e := range found {
 			if p, ok := owner(prefixes, e.Path); ok && p == k.Prefix && e.Path != p {
 				r.stats[within(p, e.Path)] = e.Stat
@@ -247,7 +247,7 @@ func untrue(format string, args ...any) error {
 
 func tooMuch(what string) error {
 	return &api.Error{Kind: api.KindGuest, Message: "the guest has too much that is new: " + what,
-		Hint: "let git ignore in the guest what is not work: .gitignore, or .git/info/exclude of the repository on this host"}
+		Hint: "let git ignore in the guest what is not work: .gitignore, or .git/info/exclude of the repository on this host; `banger vm cp` brings single files"}
 }
 
 // repo finds out what is new in one repository.

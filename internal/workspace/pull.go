@@ -121,6 +121,10 @@ func (c *Changes) Pull(ctx context.Context, store Store, branch string) ([]Pulle
 			return nil, err
 		}
 	}
+	if err := c.intend(branch); err != nil {
+		return nil, err
+	}
+	store.step("pull.fetch")
 	var all []Pulled
 	for _, r := range c.repos {
 		pulled, err := c.pull(ctx, store, r, branch)
@@ -129,6 +133,7 @@ func (c *Changes) Pull(ctx context.Context, store Store, branch string) ([]Pulle
 		}
 		all = append(all, pulled...)
 	}
+	store.step("pull.remember")
 	return all, c.remember()
 }
 
@@ -144,7 +149,7 @@ func (r *change) mayPull(ctx context.Context, branch string) error {
 		return bad("", "%q is no name for a branch", branch)
 	}
 	have, err := g.line(ctx, "rev-parse", "--verify", "--quiet", "refs/heads/"+branch)
-	if err != nil || have == r.kept.Pulled[branch] {
+	if err != nil || r.kept.isPulled(branch, have) {
 		return nil
 	}
 	if _, err := r.own.git.run(ctx, "merge-base", "--is-ancestor", have, r.tip); err == nil {
@@ -154,16 +159,36 @@ func (r *change) mayPull(ctx context.Context, branch string) error {
 		Hint: "give another name with --branch, or rename that branch: git branch -m " + branch + " <new name>"}
 }
 
-func (c *Changes) pull(ctx context.Context, store Store, r *change, branch string) ([]Pulled, error) {
-	if r.kept.Common == "" {
-		return c.pullPlain(ctx, store, r, branch)
+// intend notes which commits come onto which branches: one that is killed before
+// it could remember them finds its own again.
+func (c *Changes) intend(branch string) error {
+	if len(c.repos) == 0 {
+		return nil
 	}
+	for _, r := range c.repos {
+		r.kept.Pulling = map[string]string{}
+		for _, ref := range r.branches(branch) {
+			r.kept.Pulling[ref.Name] = ref.OID
+		}
+	}
+	return c.memory.saveHead()
+}
+
+// branches are the host's that the guest's commits go to.
+func (r *change) branches(branch string) []wire.Ref {
 	refs := []wire.Ref{{Name: branch, OID: r.tip}}
 	for _, ref := range r.extra {
 		refs = append(refs, wire.Ref{Name: branch + "+" + strings.TrimPrefix(strings.TrimPrefix(ref.Name, "refs/"), "heads/"), OID: ref.OID})
 	}
+	return refs
+}
+
+func (c *Changes) pull(ctx context.Context, store Store, r *change, branch string) ([]Pulled, error) {
+	if r.kept.Common == "" {
+		return c.pullPlain(ctx, store, r, branch)
+	}
 	var all []Pulled
-	for _, ref := range refs {
+	for _, ref := range r.branches(branch) {
 		p, err := r.fetch(ctx, r.host(), ref)
 		if err != nil {
 			return all, fmt.Errorf("cannot bring the work into %s: %w", r.kept.Dir, err)
@@ -223,6 +248,7 @@ func (c *Changes) pullPlain(ctx context.Context, store Store, r *change, branch 
 func (c *Changes) remember() error {
 	for _, r := range c.repos {
 		r.kept.SavedTree, r.kept.SavedHead, r.kept.SavedRefs = r.tree, r.heads.Head, r.heads.Refs
+		r.kept.Pulling = nil
 		for name, stat := range r.stats {
 			path := join(r.kept.Prefix, name)
 			e, ok := c.old[path]

@@ -109,25 +109,57 @@ func (s *Source) put(ctx context.Context, store Store, t Target, before *memory,
 	if err := os.MkdirAll(x.after.dir, 0o700); err != nil {
 		return Summary{}, fmt.Errorf("cannot make a directory to remember the workspace: %w", err)
 	}
-	var err error
-	if x.scratch, err = os.MkdirTemp(x.after.dir, "scratch"); err != nil {
-		return Summary{}, fmt.Errorf("cannot make a directory to remember the workspace: %w", err)
+	scratch, err := newScratch(x.after.dir)
+	if err != nil {
+		return Summary{}, err
 	}
-	defer os.RemoveAll(x.scratch)
+	defer scratch.remove()
+	x.scratch = scratch.dir
+	store.step("put.plan")
 	if err := x.plan(ctx); err != nil {
 		return Summary{}, err
 	}
 	sum := Summary{Guest: t.Guest, Update: before != nil}
+	return sum, x.carry(ctx, store, t.Dial, &sum, report)
+}
+
+// carry brings what was planned to the guest. A new workspace is remembered
+// before the guest puts it to its place: one that nobody remembers would be in
+// the way of the same put again. Anything else is remembered afterwards, since
+// it can be put again where only the guest has it.
+func (x *transfer) carry(ctx context.Context, store Store, dial Dial, sum *Summary, report Report) error {
+	store.step("put.send")
+	s, err := x.open(ctx, dial)
+	if err != nil {
+		return err
+	}
+	defer s.close()
 	all, both := errgroup.WithContext(ctx)
-	all.Go(func() error { return x.send(both, t.Dial, &sum, report) })
+	all.Go(func() error { return s.send(both, x, sum, report) })
 	all.Go(func() error { return x.computeBases(both) })
 	if err := all.Wait(); err != nil {
-		return sum, err
+		return err
 	}
+	isNew := !x.ask.Update && !x.ask.Force
+	if isNew {
+		if err := x.remember(store); err != nil {
+			return err
+		}
+	}
+	store.step("put.finish")
+	if err := s.finish(ctx); err != nil || isNew {
+		return err
+	}
+	return x.remember(store)
+}
+
+// remember keeps what the host must know of the workspace.
+func (x *transfer) remember(store Store) error {
+	store.step("put.remember")
 	if err := x.keepIndexes(); err != nil {
-		return sum, err
+		return err
 	}
-	return sum, x.after.save(x.manifest())
+	return x.after.save(x.manifest())
 }
 
 // keepIndexes keeps the indexes that the bases were made with.
@@ -216,7 +248,7 @@ func (x *transfer) planRepo(ctx context.Context, r *repo) error {
 	if old != nil {
 		// What a pull has brought is no news for the guest.
 		r.refs = slices.DeleteFunc(r.refs, func(ref wire.Ref) bool {
-			return old.Pulled[strings.TrimPrefix(ref.Name, "refs/heads/")] == ref.OID
+			return old.isPulled(strings.TrimPrefix(ref.Name, "refs/heads/"), ref.OID)
 		})
 	}
 	k := kept{Prefix: r.prefix, Dir: r.dir, Common: r.common, Format: r.format, Head: r.head, Branch: r.branch,
@@ -231,7 +263,7 @@ func (x *transfer) planRepo(ctx context.Context, r *repo) error {
 	files, have := []outgoing{}, []string{}
 	refsMoved, indexMoved := true, true
 	if old != nil {
-		k.Pulled, k.SavedTree, k.PackedRefs = old.Pulled, old.SavedTree, old.PackedRefs
+		k.Pulled, k.Pulling, k.SavedTree, k.PackedRefs = old.Pulled, old.Pulling, old.SavedTree, old.PackedRefs
 		refsMoved = old.HeadFile != k.HeadFile || !slices.Equal(old.Refs, k.Refs)
 		indexMoved = refsMoved || old.Index != k.Index
 		if !indexMoved {
@@ -286,7 +318,7 @@ func (x *transfer) planRepo(ctx context.Context, r *repo) error {
 func (x *transfer) plainRepo() kept {
 	k := kept{Dir: x.source.Path, Format: "sha1"}
 	if old := x.before.repo(""); old != nil {
-		k.SavedTree, k.Pulled = old.SavedTree, old.Pulled
+		k.SavedTree, k.Pulled, k.Pulling = old.SavedTree, old.Pulled, old.Pulling
 	}
 	return k
 }
@@ -361,29 +393,60 @@ type Refused struct {
 
 func (r *Refused) Error() string { return r.Message }
 
-// send carries the items to the guest. The guest's answer is awaited all along:
-// one that gives up says so at once.
-func (x *transfer) send(ctx context.Context, dial Dial, sum *Summary, report Report) error {
+// sending is a connection on which a put goes to the guest. The guest's answer
+// is awaited all along: one that gives up says so at once.
+type sending struct {
+	conn     *wire.Conn
+	stream   io.Closer
+	answered chan error
+}
+
+// answers are how many a guest gives to a put: that it has all, and that the
+// workspace is in its place.
+const answers = 2
+
+func (x *transfer) open(ctx context.Context, dial Dial) (*sending, error) {
 	stream, err := dial(ctx)
 	if err != nil {
+		return nil, err
+	}
+	s := &sending{conn: wire.NewConn(stream), stream: stream, answered: make(chan error, answers)}
+	go func() {
+		for range answers {
+			err := readAnswer(s.conn, nil)
+			if err != nil {
+				stream.Close() // what is still to be sent is not wanted
+			}
+			s.answered <- err
+			if err != nil {
+				return
+			}
+		}
+	}()
+	return s, nil
+}
+
+func (s *sending) close() { s.stream.Close() }
+
+// send carries the items to the guest, which has them all when it returns.
+func (s *sending) send(ctx context.Context, x *transfer, sum *Summary, report Report) error {
+	defer context.AfterFunc(ctx, s.close)()
+	err := x.sendAll(s.conn, sum, report)
+	if err != nil && isOurs(err) {
 		return err
 	}
-	defer stream.Close()
-	defer context.AfterFunc(ctx, func() { stream.Close() })()
-	conn := wire.NewConn(stream)
-	answered := make(chan error, 1)
-	go func() {
-		err := readAnswer(conn, nil)
-		if err != nil {
-			stream.Close() // what is still to be sent is not wanted
-		}
-		answered <- err
-	}()
-	sent := x.sendAll(conn, sum, report)
-	if sent != nil && isOurs(sent) {
-		return sent
-	}
-	err = <-answered
+	return s.answer(ctx)
+}
+
+// finish lets the guest put the workspace to its place.
+func (s *sending) finish(ctx context.Context) error {
+	defer context.AfterFunc(ctx, s.close)()
+	_ = s.conn.JSON(wire.Go{}) // the answer tells why a guest does not take it
+	return s.answer(ctx)
+}
+
+func (s *sending) answer(ctx context.Context) error {
+	err := <-s.answered
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}

@@ -21,7 +21,26 @@ import (
 // Store is the directory where a user's host remembers what it has put into
 // which VM: what is needed to send only changes, and to tell what is the
 // guest's work. It holds a directory for each VM, by its id.
-type Store struct{ Dir string }
+type Store struct {
+	Dir string
+	// AtStep, when not nil, is called with the name of each step of a put and of
+	// a pull just before it.
+	AtStep func(step string)
+}
+
+// The steps of a put of what is not in the guest yet, of one of changes, and of
+// a pull, in their order.
+var (
+	PutSteps    = []string{"put.plan", "put.send", "put.remember", "put.finish"}
+	UpdateSteps = []string{"put.plan", "put.send", "put.finish", "put.remember"}
+	PullSteps   = []string{"pull.fetch", "pull.remember"}
+)
+
+func (s Store) step(name string) {
+	if s.AtStep != nil {
+		s.AtStep(name)
+	}
+}
 
 // memoryFormat is the version of workspace.json that this program writes.
 const memoryFormat = 1
@@ -60,6 +79,14 @@ type kept struct {
 	SavedRefs []wire.Ref `json:"saved_refs,omitempty"`
 	// Pulled are the commits that pulls have put on branches of the host.
 	Pulled map[string]string `json:"pulled,omitempty"`
+	// Pulling are those that a pull was about to put there.
+	Pulling map[string]string `json:"pulling,omitempty"`
+}
+
+// isPulled says whether a commit is on a branch of the host because a pull has
+// put it there.
+func (k *kept) isPulled(branch, oid string) bool {
+	return oid != "" && (k.Pulled[branch] == oid || k.Pulling[branch] == oid)
 }
 
 func (s Store) vmDir(vm string) string { return filepath.Join(s.Dir, vm) }

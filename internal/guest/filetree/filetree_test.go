@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -258,6 +259,87 @@ func TestACutCopyGoesOn(t *testing.T) {
 	check(t, errors.Join(sendErr, err))
 	if got, _ := os.ReadFile(to + "/large"); !bytes.Equal(got, text) || sent.Bytes > 15<<20 {
 		t.Errorf("%d bytes came, %d travelled", len(got), sent.Bytes)
+	}
+	if left, _ := os.ReadDir(to); len(left) != 1 {
+		t.Errorf("left: %v", left)
+	}
+}
+
+// held gives so many bytes, and then none until it is let go, broken.
+type held struct {
+	net.Conn
+	left  int
+	holds chan struct{} // closed when it begins to
+	until chan struct{}
+}
+
+func (h *held) Read(p []byte) (int, error) {
+	if h.left <= 0 {
+		close(h.holds)
+		<-h.until
+		return 0, io.ErrUnexpectedEOF
+	}
+	n, err := h.Conn.Read(p[:min(len(p), h.left)])
+	h.left -= n
+	return n, err
+}
+
+// first tells of the first bytes that come.
+type first struct {
+	net.Conn
+	once sync.Once
+	came chan struct{}
+}
+
+func (f *first) Read(p []byte) (int, error) {
+	n, err := f.Conn.Read(p)
+	f.once.Do(func() { close(f.came) })
+	return n, err
+}
+
+// TestTheNextCopyWaitsForOneThatDies has a copy whose end nobody has seen yet,
+// and the same again.
+func TestTheNextCopyWaitsForOneThatDies(t *testing.T) {
+	from, to := filepath.Join(t.TempDir(), "large"), t.TempDir()
+	text := strings.Repeat("large\n", 4<<20)
+	put(t, from, text, 0o644)
+	send := func(conn net.Conn) {
+		source, err := filetree.Open(from)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer source.Close()
+		source.Send(conn, "large", quiet)
+	}
+	receive := func(conn net.Conn) error {
+		target, err := filetree.Into(to, "large")
+		if err != nil {
+			return err
+		}
+		defer target.Close()
+		_, err = target.Receive(conn, quiet)
+		return err
+	}
+	here, there := wire(t)
+	dying := &held{Conn: there, left: 10 << 20, holds: make(chan struct{}), until: make(chan struct{})}
+	go send(here)
+	died := make(chan error, 1)
+	go func() { died <- receive(dying) }()
+	<-dying.holds
+	here, there = wire(t)
+	next := &first{Conn: there, came: make(chan struct{})}
+	go send(here)
+	done := make(chan error, 1)
+	go func() { done <- receive(next) }()
+	<-next.came
+	close(dying.until)
+	if err := <-died; !errors.Is(err, filetree.ErrLost) {
+		t.Errorf("%v", err)
+	}
+	check(t, <-done)
+	if got, _ := os.ReadFile(to + "/large"); string(got) != text {
+		t.Errorf("%d bytes came", len(got))
 	}
 	if left, _ := os.ReadDir(to); len(left) != 1 {
 		t.Errorf("left: %v", left)

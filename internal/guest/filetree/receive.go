@@ -304,25 +304,38 @@ func openPart(dir *os.Root, name string, e proto.Entry) (*part, error) {
 	} else {
 		p.name, flags = partName(rand.Text()), flags|os.O_EXCL
 	}
-	var err error
-	if p.file, err = dir.OpenFile(p.name, flags, 0o600); err != nil {
-		return nil, fmt.Errorf("cannot make a file: %w", err)
-	}
-	if err := p.claim(e.Size); err != nil {
+	for end := time.Now().Add(handOver); ; time.Sleep(handOver / 100) {
+		var err error
+		if p.file, err = dir.OpenFile(p.name, flags, 0o600); err != nil {
+			return nil, fmt.Errorf("cannot make a file: %w", err)
+		}
+		if err = p.claim(e.Size); err == nil {
+			return p, nil
+		}
 		p.file.Close()
-		return nil, err
+		if !errors.Is(err, errUnderWay) || time.Now().After(end) {
+			return nil, err
+		}
 	}
-	return p, nil
 }
+
+// handOver is how long a copy that was cut off may take to see that, while the
+// same copy waits to go on with it.
+const handOver = 10 * time.Second
+
+var errUnderWay = errors.New("another copy of the same file is under way")
 
 // claim takes a part for this copy alone, and goes on where it ends.
 func (p *part) claim(size int64) error {
 	if err := unix.Flock(int(p.file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return errors.New("another copy of the same file is under way")
+		return errUnderWay
 	}
 	info, err := p.file.Stat()
 	if err != nil {
 		return fmt.Errorf("cannot look at what an earlier copy left: %w", err)
+	}
+	if now, err := p.dir.Lstat(p.name); err != nil || !os.SameFile(info, now) {
+		return errUnderWay // it came to its end since it was opened
 	}
 	if !info.Mode().IsRegular() || p.keep && info.Size() > size {
 		return fmt.Errorf("%s is no part of the file", p.name)

@@ -204,7 +204,19 @@ func (r *receiver) whole() error {
 			return fmt.Errorf("cannot make a link: %w", err)
 		}
 	}
+	if err := r.awaitGo(); err != nil {
+		return err
+	}
 	return r.moveIn(tree)
+}
+
+// awaitGo says that all has come, and waits until the host remembers it.
+func (r *receiver) awaitGo() error {
+	if err := r.conn.JSON(wire.Answer{}); err != nil {
+		return err
+	}
+	var g wire.Go
+	return r.conn.ReadJSON(&g)
 }
 
 func (r *receiver) fill(tree string, w *writers) (links []wire.Entry, err error) {
@@ -297,6 +309,9 @@ func (r *receiver) update() error {
 	w := newWriters(r.umask)
 	changes, err := r.stage(w)
 	if err = errors.Join(err, w.wait()); err != nil {
+		return err
+	}
+	if err := r.awaitGo(); err != nil {
 		return err
 	}
 	if !r.ask.Force {

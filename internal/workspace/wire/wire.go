@@ -4,7 +4,8 @@
 //
 // A connection begins with one [Ask] of the host. What follows depends on it:
 //
-//	put     host: entries with contents, End; guest: Answer
+//	put     host: entries with contents, End; guest: Answer, it has all;
+//	        host: Go; guest: Answer
 //	scan    host: entries without contents, End; guest: Answer, then entries
 //	        without contents, End
 //	list    host: Names; guest: Answer, then entries without contents, End
@@ -89,6 +90,10 @@ type Repo struct {
 	Heads  []string `json:"heads,omitempty"` // what .git/HEAD may hold
 	Refs   []Ref    `json:"refs,omitempty"`  // of the guest's own, those that the host has got
 }
+
+// Go ends a put. The guest has answered that it has all; only now it puts the
+// workspace to its place, and answers again.
+type Go struct{}
 
 // Answer is the guest's.
 type Answer struct {
