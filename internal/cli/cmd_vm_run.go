@@ -215,5 +215,8 @@ func (d *deps) saveAtEnd(vm api.VM) error {
 func (d *deps) sayItStays(vm api.VM) {
 	if isTerminal(d.errs) {
 		fmt.Fprintf(d.errs, "%s is still running: `banger vm ssh %s` enters it, `banger vm delete %s` deletes it.\n", vm.Name, vm.Name, vm.Name)
+		if len(vm.Workspaces) > 0 {
+			fmt.Fprintf(d.errs, "`banger vm workspace pull %s` brings the work in it to the branch %s.\n", vm.Name, branchOf(vm))
+		}
 	}
 }

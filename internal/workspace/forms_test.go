@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/banger-vm/banger/internal/workspace"
 )
@@ -156,6 +157,18 @@ var forms = map[string]func(*testing.T) string{
 		write(t, dir, map[string]string{"crlf": "x\r\ny\r\n"})
 		git(t, dir, "add", "crlf")
 		git(t, dir, "commit", "-qm", "crlf")
+		return dir
+	},
+	"a filter, in the same second": func(t *testing.T) string {
+		dir := repository(t)
+		git(t, dir, "config", "filter.upper.clean", "tr a-z A-Z")
+		write(t, dir, map[string]string{".gitattributes": "*.up filter=upper\n", "x.up": "text\n"})
+		git(t, dir, "add", ".")
+		git(t, dir, "commit", "-qm", "filtered")
+		then := time.Now().Add(-time.Hour)
+		check(t, os.Chtimes(filepath.Join(dir, "x.up"), then, then))
+		git(t, dir, "update-index", "--refresh")
+		check(t, os.Chtimes(filepath.Join(dir, ".git/index"), then, then))
 		return dir
 	},
 	"a directory that became a link": func(t *testing.T) string {

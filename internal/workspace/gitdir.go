@@ -164,8 +164,11 @@ func (r *repo) isPartial() bool {
 	})
 }
 
-// indexFile is the index for the guest: the host's, in its plainest form, with
-// the time of the host's file, so that git trusts exactly what it trusts here.
+// indexFile is the index for the guest: the host's, in its plainest form. Git does
+// not trust what it says of a file that is as young as the index, and looks into
+// the file; the guest's git would see a file of git-lfs there, and no pointer. So
+// the host's git, which knows the filters, looks as it writes the index anew, and
+// that index has the time of this look.
 func (r *repo) indexFile(ctx context.Context, scratch string) (outgoing, error) {
 	plain := filepath.Join(scratch, "index")
 	data, err := os.ReadFile(r.index)
@@ -179,17 +182,25 @@ func (r *repo) indexFile(ctx context.Context, scratch string) (outgoing, error) 
 	if err := os.WriteFile(plain, data, 0o600); err != nil {
 		return outgoing{}, fmt.Errorf("cannot copy git's index: %w", err)
 	}
+	written := time.Unix(0, before.MTime)
+	if err := os.Chtimes(plain, written, written); err != nil {
+		return outgoing{}, fmt.Errorf("cannot copy git's index: %w", err)
+	}
 	if _, err := r.git.with("GIT_INDEX_FILE="+plain).run(ctx, "update-index", "--index-version", "2", "--no-split-index", "--no-untracked-cache", "--force-write-index"); err != nil {
 		return outgoing{}, err
 	}
 	if data, err = os.ReadFile(plain); err != nil {
 		return outgoing{}, fmt.Errorf("cannot read git's index: %w", err)
 	}
+	looked, err := wire.Look(plain)
+	if err != nil {
+		return outgoing{}, err
+	}
 	if data, err = withoutExtensions(data, r.format); err != nil {
 		return outgoing{}, err
 	}
 	out := text("index", string(data))
-	out.stat.MTime = before.MTime
+	out.stat.MTime = looked.MTime
 	return out, nil
 }
 
