@@ -70,7 +70,7 @@ type TagImage struct {
 }
 
 // PruneImages deletes the images that no VM uses and that can be had again, but
-// the default one (POST /v1/images/prune).
+// the default one, and the cached layers of container images (POST /v1/images/prune).
 type PruneImages struct {
 	DryRun bool `json:"dry_run,omitempty"` // only tell
 }
@@ -78,7 +78,8 @@ type PruneImages struct {
 // PrunedImages answers PruneImages.
 type PrunedImages struct {
 	Images []Image `json:"images"`
-	Freed  int64   `json:"freed_bytes"` // of the host's disk
+	Layers int64   `json:"layers_bytes"` // of the cache of container images' layers
+	Freed  int64   `json:"freed_bytes"`  // of the host's disk, with the layers
 }
 
 // CheckImage asks whether a new image could be made by a name, and with a

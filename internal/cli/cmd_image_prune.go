@@ -20,7 +20,9 @@ func newImagePruneCommand(d *deps) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "prune",
 		Short: "Delete images that no VM uses and that can be pulled again",
-		Long:  "Delete the images of catalogs that no VM uses, but the default image. Images that you made, registered or pulled from a registry stay.",
+		Long:  `Delete the images of catalogs and registries that no VM uses, but the default image, and the
+layers of container images that are kept for further pulls. Images that you made, registered or
+took from files stay.`,
 		Args:  none,
 		RunE:  func(c *cobra.Command, _ []string) error { return runImagePrune(c.Context(), o, d) },
 	}
@@ -39,6 +41,9 @@ func runImagePrune(ctx context.Context, o imagePruneOptions, d *deps) error {
 	}
 	for _, i := range pruned.Images {
 		fmt.Fprintf(d.out, "%s  %s\n", ui.Clean(i.Name), ui.Bytes(i.Used))
+	}
+	if pruned.Layers > 0 {
+		fmt.Fprintf(d.out, "layers of container images  %s\n", ui.Bytes(pruned.Layers))
 	}
 	word := "freed"
 	if o.dryRun {

@@ -28,7 +28,7 @@ func (d *Daemon) postCommit(w http.ResponseWriter, r *http.Request) error {
 }
 
 // postImagesPrune deletes the images that no VM uses and that can be had again,
-// or only tells which those are.
+// and the layers that are kept of container images, or only tells what would go.
 func (d *Daemon) postImagesPrune(w http.ResponseWriter, r *http.Request) error {
 	var req api.PruneImages
 	if err := read(w, r, &req); err != nil {
@@ -54,6 +54,13 @@ func (d *Daemon) postImagesPrune(w http.ResponseWriter, r *http.Request) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	pruned.Freed = image.Freed(prunable)
+	layers := d.Images.PruneLayers
+	if req.DryRun {
+		layers = d.Images.Layers
+	}
+	if pruned.Layers, err = layers(); err != nil {
+		return err
+	}
+	pruned.Freed = image.Freed(prunable) + pruned.Layers
 	return answer(w, pruned)
 }

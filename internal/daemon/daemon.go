@@ -36,6 +36,8 @@ type Images interface {
 	Register(ctx context.Context, name, rootfs, kernel string) (image.Image, error)
 	Tag(ctx context.Context, name, second string) (image.Image, error)
 	Prunable(keep func(name string) bool) ([]image.Image, error)
+	Layers() (int64, error)
+	PruneLayers() (int64, error)
 	Delete(ctx context.Context, name string) error
 }
 

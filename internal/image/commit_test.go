@@ -191,3 +191,50 @@ func TestPrunable(t *testing.T) {
 		t.Errorf("with a second name it frees %d", freed)
 	}
 }
+
+func TestRenewable(t *testing.T) {
+	for image, want := range map[*Image]bool{
+		{Source: SourceCatalog}: true,
+		{Source: SourceBundle}:  true,
+		{Source: SourceOCI, Reference: "registry.example.test/a:1"}: true,
+		{Source: SourceOCI}:        false, // of a file
+		{Source: SourceCommitted}:  false,
+		{Source: SourceRegistered}: false,
+	} {
+		if got := image.renewable(); got != want {
+			t.Errorf("%+v: %v", *image, got)
+		}
+	}
+}
+
+// TestPruneLayers prunes the cache of layers while a pull uses it, and then.
+func TestPruneLayers(t *testing.T) {
+	s := newStore(t)
+	s.Cache = t.TempDir()
+	dir := filepath.Join(s.layerDir(), "sha256")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"whole", "other.partial"} {
+		if err := os.WriteFile(filepath.Join(dir, name), make([]byte, 8192), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	using, err := s.useLayers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if took, err := s.PruneLayers(); took != 0 || err != nil {
+		t.Errorf("under a pull: %d, %v", took, err)
+	}
+	using.Close()
+	if took, err := s.Layers(); took != 2*8192 || err != nil {
+		t.Errorf("told: %d, %v", took, err)
+	}
+	if took, err := s.PruneLayers(); took != 2*8192 || err != nil {
+		t.Errorf("pruned: %d, %v", took, err)
+	}
+	if left, err := os.ReadDir(dir); len(left) != 0 || err != nil {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}

@@ -1,13 +1,21 @@
 package image
 
 import (
+	"errors"
+	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
-// renewable are the sources that an image can be had from again.
-var renewable = []string{SourceCatalog, SourceBundle}
+// renewable says whether an image can be had again: from a catalog or from a
+// registry.
+func (i Image) renewable() bool {
+	return slices.Contains([]string{SourceCatalog, SourceBundle}, i.Source) || i.Source == SourceOCI && i.Reference != ""
+}
 
 // Prunable gives the images that can go: managed ones that can be had again, but
 // those that keep says yes to. Broken ones are for a person to look at.
@@ -17,7 +25,7 @@ func (s *Store) Prunable(keep func(name string) bool) ([]Image, error) {
 		return nil, err
 	}
 	return slices.DeleteFunc(all, func(i Image) bool {
-		return !i.Local || !i.Managed || !slices.Contains(renewable, i.Source) || keep(i.Name) || s.renamed(i)
+		return !i.Local || !i.Managed || !i.renewable() || keep(i.Name) || s.renamed(i)
 	}), nil
 }
 
@@ -25,6 +33,66 @@ func (s *Store) Prunable(keep func(name string) bool) ([]Image, error) {
 func (s *Store) renamed(i Image) bool {
 	_, ok := s.find(i.Name)
 	return i.Source == SourceCatalog && !ok
+}
+
+// layerDir is where the layers of container images are kept.
+func (s *Store) layerDir() string { return filepath.Join(s.Cache, "oci") }
+
+// useLayers keeps the layers that are kept from being pruned until the file is
+// closed.
+func (s *Store) useLayers() (*os.File, error) {
+	return s.lockLayers(unix.LOCK_SH)
+}
+
+func (s *Store) lockLayers(how int) (*os.File, error) {
+	if err := os.MkdirAll(s.layerDir(), 0o700); err != nil {
+		return nil, fmt.Errorf("cannot make the cache of layers: %w", err)
+	}
+	file, err := os.OpenFile(filepath.Join(s.layerDir(), ".lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("cannot lock the cache of layers: %w", err)
+	}
+	if err := flock(file, how); err != nil {
+		file.Close()
+		return nil, fmt.Errorf("cannot lock the cache of layers: %w", err)
+	}
+	return file, nil
+}
+
+// Layers is how many bytes of the host's disk the layers take that are kept of
+// container images, unless a pull is using them.
+func (s *Store) Layers() (int64, error) { return s.eachLayer(func(string) error { return nil }) }
+
+// PruneLayers deletes those layers and gives what they took.
+func (s *Store) PruneLayers() (int64, error) { return s.eachLayer(os.Remove) }
+
+// eachLayer does something with the file of each layer, while no pull uses any,
+// and gives what they took of the disk.
+func (s *Store) eachLayer(do func(path string) error) (int64, error) {
+	lock, err := s.lockLayers(unix.LOCK_EX | unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer lock.Close()
+	files, err := filepath.Glob(filepath.Join(s.layerDir(), "sha256", "*"))
+	if err != nil {
+		return 0, err
+	}
+	var took int64
+	for _, path := range files {
+		info, err := os.Lstat(path)
+		if err == nil {
+			err = do(path)
+		}
+		if err != nil {
+			return took, fmt.Errorf("cannot prune the cache of layers: %w", err)
+		}
+		took += info.Sys().(*syscall.Stat_t).Blocks * 512
+	}
+	return took, nil
 }
 
 // Freed is how many bytes of the host's disk go with images that are all

@@ -57,6 +57,7 @@ func (s *Store) Pull(ctx context.Context, req api.PullImage, report progress.Fun
 // pullEntry gets the image of a catalog's entry. The caller holds its lock.
 func (s *Store) pullEntry(ctx context.Context, e catalog.Entry, report progress.Func) (err error) {
 	p := &pull{store: s, name: e.Name, req: api.PullImage{Kernel: e.Kernel}, report: report}
+	defer p.close()
 	if p.ref, err = oci.Parse(e.Reference); err != nil {
 		return err
 	}
@@ -94,11 +95,15 @@ type pull struct {
 	name    string
 	archive *oci.Archive // nil: from a registry
 	image   *oci.Image
+	layers  *os.File // keeps the cached layers while they are used; nil: not from a registry
 }
 
 func (p *pull) close() {
 	if p.archive != nil {
 		p.archive.Close()
+	}
+	if p.layers != nil {
+		p.layers.Close()
 	}
 }
 
@@ -162,7 +167,10 @@ func (p *pull) resolve(ctx context.Context) (err error) {
 		p.image, err = p.archive.Resolve(p.req.Reference, p.req.Platform)
 		return err
 	}
-	registry := &oci.Registry{Cache: oci.Cache{Dir: filepath.Join(p.store.Cache, "oci")}, PlainHTTP: p.req.PlainHTTP}
+	if p.layers, err = p.store.useLayers(); err != nil {
+		return err
+	}
+	registry := &oci.Registry{Cache: oci.Cache{Dir: p.store.layerDir()}, PlainHTTP: p.req.PlainHTTP}
 	p.image, err = registry.Resolve(ctx, p.ref, p.req.Platform, p.report)
 	return err
 }
