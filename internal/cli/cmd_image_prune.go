@@ -20,11 +20,11 @@ func newImagePruneCommand(d *deps) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "prune",
 		Short: "Delete images that no VM uses and that can be pulled again",
-		Long:  `Delete the images of catalogs and registries that no VM uses, but the default image, and the
+		Long: `Delete the images of catalogs and registries that no VM uses, but the default image, and the
 layers of container images that are kept for further pulls. Images that you made, registered or
 took from files stay.`,
-		Args:  none,
-		RunE:  func(c *cobra.Command, _ []string) error { return runImagePrune(c.Context(), o, d) },
+		Args: none,
+		RunE: func(c *cobra.Command, _ []string) error { return runImagePrune(c.Context(), o, d) },
 	}
 	c.Flags().BoolVar(&o.dryRun, "dry-run", false, "only say what would go, and how much")
 	addJSON(c, &o.json)
