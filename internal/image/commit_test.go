@@ -196,8 +196,8 @@ func TestRenewable(t *testing.T) {
 	for image, want := range map[*Image]bool{
 		{Source: SourceCatalog}: true,
 		{Source: SourceBundle}:  true,
-		{Source: SourceOCI, Reference: "registry.example.test/a:1"}: true,
-		{Source: SourceOCI}:        false, // of a file
+		{Source: SourceOCI, Reference: "registry.example.test/a:1"}:                 true,
+		{Source: SourceOCI, Reference: "registry.example.test/a:1", FromFile: true}: false,
 		{Source: SourceCommitted}:  false,
 		{Source: SourceRegistered}: false,
 	} {

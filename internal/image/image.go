@@ -104,6 +104,7 @@ type Image struct {
 
 	// Of a container image.
 	Reference string // where it was pulled from; may be empty
+	FromFile  bool   // a container image that no registry need have
 	Digest    string // "sha256:…"
 	Platform  string // "linux/amd64"
 }
@@ -141,6 +142,7 @@ type record struct {
 	Config   Config          `json:"config,omitzero"`
 
 	Reference string `json:"reference,omitempty"` // of a container image
+	FromFile  bool   `json:"from_file,omitempty"`
 	Digest    string `json:"digest,omitempty"`
 	Platform  string `json:"platform,omitempty"`
 
@@ -245,7 +247,7 @@ func (s *Store) local(name string) (Image, error) {
 	image := Image{
 		Name: name, Source: r.Source, Rootfs: r.Rootfs, Kernel: r.Kernel, MaxDisk: r.MaxDisk,
 		Local: true, Created: r.Created, Detail: r.Detail, Config: r.Config,
-		Reference: r.Reference, Digest: r.Digest, Platform: r.Platform,
+		Reference: r.Reference, FromFile: r.FromFile, Digest: r.Digest, Platform: r.Platform,
 	}
 	if r.Source != SourceRegistered {
 		image.Managed = true

@@ -9,12 +9,14 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/banger-vm/banger/internal/image/oci"
 )
 
 // renewable says whether an image can be had again: from a catalog or from a
 // registry.
 func (i Image) renewable() bool {
-	return slices.Contains([]string{SourceCatalog, SourceBundle}, i.Source) || i.Source == SourceOCI && i.Reference != ""
+	return slices.Contains([]string{SourceCatalog, SourceBundle}, i.Source) || i.Source == SourceOCI && !i.FromFile
 }
 
 // Prunable gives the images that can go: managed ones that can be had again, but
@@ -29,9 +31,14 @@ func (s *Store) Prunable(keep func(name string) bool) ([]Image, error) {
 	}), nil
 }
 
-// renamed says whether the image has a name that no catalog knows it by.
+// renamed says whether the image has a name that neither a catalog knows it by
+// nor its reference gives: somebody wants it by that name.
 func (s *Store) renamed(i Image) bool {
 	_, ok := s.find(i.Name)
+	if i.Source == SourceOCI && !ok {
+		ref, err := oci.Parse(i.Reference)
+		return err != nil || ref.ImageName() != i.Name
+	}
 	return i.Source == SourceCatalog && !ok
 }
 

@@ -279,7 +279,7 @@ func (p *pull) record() record {
 	}
 	return record{
 		Name: p.name, Source: SourceOCI, Kernel: p.req.Kernel, MaxDisk: ext4.MaxDisk, Created: time.Now().UTC(), Detail: detail,
-		Reference: p.image.Reference, Digest: p.image.Digest, Platform: p.image.Platform, Config: Config(p.image.Config),
+		Reference: p.image.Reference, FromFile: p.archive != nil, Digest: p.image.Digest, Platform: p.image.Platform, Config: Config(p.image.Config),
 	}
 }
 

@@ -470,6 +470,9 @@ func archives(t *testing.T, w *workbench, s *Store) {
 			t.Errorf("%s: %v", form, err)
 			continue
 		}
+		if image.renewable() {
+			t.Errorf("%s: an image of a file can be had again", form)
+		}
 		compare(t, listing(t, mounted(t, image.Rootfs)), want)
 	}
 }
