@@ -4,7 +4,7 @@
 const assert = require('node:assert/strict');
 const { spawn } = require('node:child_process');
 const { once } = require('node:events');
-const { Readable, Writable } = require('node:stream');
+const { PassThrough, Readable, Writable } = require('node:stream');
 const { pathToFileURL } = require('node:url');
 
 const [vm, dir] = process.argv.slice(2);
@@ -13,7 +13,10 @@ async function main() {
   const acp = await import(pathToFileURL(require.resolve('@agentclientprotocol/sdk')));
   const bridge = spawn('banger', ['vm', 'acp', vm, '--cwd', dir], { stdio: ['pipe', 'pipe', 'inherit'] });
   const ended = once(bridge, 'exit');
-  const stream = acp.ndJsonStream(Writable.toWeb(bridge.stdin), Readable.toWeb(bridge.stdout));
+  // The SDK closes its side when it has what it wants, and the agent goes on
+  // telling: the pipe behind it stays open, as an editor's does.
+  const heard = bridge.stdout.pipe(new PassThrough());
+  const stream = acp.ndJsonStream(Writable.toWeb(bridge.stdin), Readable.toWeb(heard));
   await acp.client({ name: 'test' }).connectWith(stream, async (agent) => {
     const hello = await agent.request(acp.methods.agent.initialize, {
       protocolVersion: acp.PROTOCOL_VERSION,
@@ -28,8 +31,9 @@ async function main() {
     console.log(`session ${session.sessionId}`);
   });
   bridge.stdin.end();
-  const [status] = await ended;
-  assert.equal(status, 0);
+  bridge.stdout.resume();
+  const [status, signal] = await ended;
+  assert.deepEqual([status, signal], [0, null]);
 }
 
 main().catch((error) => {
