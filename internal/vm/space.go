@@ -28,8 +28,8 @@ func reserve(s disk.Space) int64 { return min(mostReserve, s.Total/reserveShare)
 // lookAgain is when the free space could have sunk to the reserve at the
 // earliest.
 func lookAgain(s disk.Space) time.Duration {
-	left := time.Duration(s.Free-reserve(s)) * time.Second / fastest
-	return min(max(left, lookSoon), lookSeldom)
+	left := float64(s.Free-reserve(s)) / fastest * float64(time.Second) // bytes times nanoseconds do not fit an integer
+	return time.Duration(min(max(left, float64(lookSoon)), float64(lookSeldom)))
 }
 
 // WatchSpace pauses VMs while the host's disk is almost full, until ctx ends.

@@ -30,3 +30,11 @@ func TestLookAgainBeforeTheReserveIsTouched(t *testing.T) {
 		}
 	}
 }
+
+func TestADiskWithRoomIsSeldomLookedAt(t *testing.T) {
+	for free := int64(12 << 30); free <= 1<<52; free += free / 7 {
+		if wait := lookAgain(disk.Space{Free: free, Total: 1 << 53}); wait != lookSeldom {
+			t.Fatalf("with %d bytes free it is looked at after %v, not after %v", free, wait, lookSeldom)
+		}
+	}
+}
