@@ -153,10 +153,10 @@ func (s *sshd) install(m packageManager) error {
 	if err := s.start(); err != nil {
 		return err
 	}
+	s.unready.Store(false) // before anybody can see that it is installed
 	if err := s.setState(sshdInstalled); err != nil {
 		return err
 	}
-	s.unready.Store(false)
 	s.say("the SSH server is installed and serves from now on")
 	return nil
 }
