@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -473,20 +472,5 @@ func TestPasswordIsNotShown(t *testing.T) {
 	_, err = Open(t.Context(), opts, progress.Discard, "bookworm")
 	if err == nil || strings.Contains(err.Error(), "secret") {
 		t.Errorf("got %v", err)
-	}
-}
-
-func TestStallReader(t *testing.T) {
-	r, w := io.Pipe()
-	defer w.Close()
-	_, cancel := context.WithCancelCause(t.Context())
-	s := newStallReader(r, cancel)
-	go w.Write([]byte("abc"))
-	buf := make([]byte, 3)
-	if _, err := io.ReadFull(s, buf); err != nil || string(buf) != "abc" {
-		t.Errorf("got %q, %v", buf, err)
-	}
-	if err := s.Close(); err != nil {
-		t.Error(err)
 	}
 }

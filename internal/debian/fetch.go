@@ -10,11 +10,12 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"strconv"
 	"sync"
 	"time"
 
 	"github.com/ProtonMail/go-crypto/openpgp"
+
+	"github.com/banger-vm/banger/internal/download"
 )
 
 // How patient a fetch is.
@@ -82,27 +83,20 @@ func (f *fetcher) proxyOf(host string) (*url.URL, bool) {
 	return proxy, ok
 }
 
-// statusError is an answer that is no file.
-type statusError struct{ code int }
-
-func (e *statusError) Error() string {
-	return fmt.Sprintf("the server answered %d %s", e.code, http.StatusText(e.code))
-}
-
 // isAbsent tells that the server is there and the file is not.
 func isAbsent(err error) bool {
-	var status *statusError
+	var status *download.StatusError
 	if !errors.As(err, &status) {
 		return false
 	}
-	return status.code == http.StatusNotFound || status.code == http.StatusGone || status.code == http.StatusForbidden
+	return status.Code == http.StatusNotFound || status.Code == http.StatusGone || status.Code == http.StatusForbidden
 }
 
 // isFinal tells errors that a retry does not mend.
 func isFinal(err error) bool {
-	var status *statusError
+	var status *download.StatusError
 	if errors.As(err, &status) {
-		return status.code < 500 && status.code != http.StatusTooManyRequests && status.code != http.StatusRequestTimeout
+		return status.Code < 500 && status.Code != http.StatusTooManyRequests && status.Code != http.StatusRequestTimeout
 	}
 	var dns *net.DNSError
 	return errors.As(err, &dns) && dns.IsNotFound
@@ -170,71 +164,11 @@ func wait(ctx context.Context, pause time.Duration) bool {
 }
 
 // get starts a transfer from offset, and says from where the server really
-// sends. A body that stalls ends with an error.
-func (f *fetcher) get(parent context.Context, address string, offset int64) (body io.ReadCloser, from int64, err error) {
-	ctx, cancel := context.WithCancelCause(parent)
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+// sends.
+func (f *fetcher) get(ctx context.Context, address string, offset int64) (io.ReadCloser, int64, error) {
+	body, err := download.Get(ctx, download.Request{Client: f.client, Address: address, Offset: offset, Stall: stallTimeout})
 	if err != nil {
-		cancel(nil)
 		return nil, 0, err
 	}
-	request.Header.Set("User-Agent", "banger")
-	if offset > 0 {
-		request.Header.Set("Range", "bytes="+strconv.FormatInt(offset, 10)+"-")
-	}
-	response, err := f.client.Do(request)
-	if err != nil {
-		cancel(nil)
-		return nil, 0, err
-	}
-	switch {
-	case response.StatusCode == http.StatusPartialContent && offset > 0 && startsAt(response, offset):
-		from = offset
-	case response.StatusCode == http.StatusOK:
-	case response.StatusCode == http.StatusRequestedRangeNotSatisfiable && offset > 0:
-		// What we hold is longer than the file: begin anew.
-		response.Body.Close()
-		cancel(nil)
-		return f.get(parent, address, 0)
-	default:
-		response.Body.Close()
-		cancel(nil)
-		return nil, 0, &statusError{response.StatusCode}
-	}
-	return newStallReader(response.Body, cancel), from, nil
-}
-
-// startsAt checks "Content-Range: bytes <offset>-<end>/<size>".
-func startsAt(r *http.Response, offset int64) bool {
-	var first, last int64
-	n, _ := fmt.Sscanf(r.Header.Get("Content-Range"), "bytes %d-%d/", &first, &last)
-	return n == 2 && first == offset
-}
-
-// stallReader cancels a transfer in which nothing moves.
-type stallReader struct {
-	body   io.ReadCloser
-	cancel context.CancelCauseFunc
-	timer  *time.Timer
-}
-
-var errStalled = fmt.Errorf("nothing came for %s", stallTimeout)
-
-func newStallReader(body io.ReadCloser, cancel context.CancelCauseFunc) *stallReader {
-	return &stallReader{body, cancel, time.AfterFunc(stallTimeout, func() { cancel(errStalled) })}
-}
-
-func (r *stallReader) Read(p []byte) (int, error) {
-	n, err := r.body.Read(p)
-	if n > 0 {
-		r.timer.Reset(stallTimeout)
-	}
-	return n, err
-}
-
-func (r *stallReader) Close() error {
-	r.timer.Stop()
-	err := r.body.Close()
-	r.cancel(nil)
-	return err
+	return body, body.From, nil
 }

@@ -96,6 +96,9 @@ var rules = []rule{
 	{who: "internal/session", may: []string{"internal/guest/host", "internal/guest/proto"}},
 	{who: "internal/workspace", may: []string{"internal/workspace/wire"}, why: "it runs as the user, beside the CLI, and knows a connection only"},
 
+	{who: "internal/image/oci", may: []string{"internal/download"}},
+	{who: "internal/image/catalog", may: []string{"internal/download"}},
+	{who: "internal/debian", may: []string{"internal/download"}},
 	{who: "internal/image", may: []string{"internal/debian"}},
 	{who: "internal/kernel", may: []string{"internal/debian"}},
 	{who: "internal/guest/filetree", may: []string{"internal/guest/proto"}, bare: true, why: "both ends of a copy are made of it, the client's too"},

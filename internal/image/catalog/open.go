@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/download"
 )
 
 // CheckSource tells whether s may name a catalog or a bundle: an absolute path,
@@ -91,6 +92,9 @@ var client = &http.Client{
 	},
 }
 
+// stallTimeout is how long a transfer may bring nothing.
+const stallTimeout = 45 * time.Second
+
 // attempts is how often in a row a transfer that breaks is taken up again.
 const attempts = 5
 
@@ -138,30 +142,23 @@ type transfer struct {
 
 // request asks for the rest.
 func (t *transfer) request() error {
-	req, err := http.NewRequestWithContext(t.ctx, http.MethodGet, t.url, nil)
-	if err != nil {
-		return fmt.Errorf("cannot fetch %s: %w", t.url, err)
-	}
-	want := http.StatusOK
-	if t.at > 0 {
-		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", t.at))
-		req.Header.Set("If-Range", t.etag)
-		want = http.StatusPartialContent
-	}
-	resp, err := client.Do(req)
-	if err != nil {
+	body, err := download.Get(t.ctx, download.Request{Client: client, Address: t.url, Offset: t.at, IfRange: t.etag, Stall: stallTimeout})
+	var status *download.StatusError
+	switch {
+	case errors.As(err, &status):
+		return refused(t.url, status)
+	case err != nil:
 		return unreachable(t.url, err)
+	case body.From != t.at:
+		body.Close()
+		return changed(t.url)
 	}
-	if resp.StatusCode != want {
-		resp.Body.Close()
-		return refused(t.url, resp.Status, resp.StatusCode)
-	}
-	t.body = resp.Body
-	if t.etag = resp.Header.Get("ETag"); strings.HasPrefix(t.etag, "W/") {
+	t.body = body
+	if t.etag = body.Header.Get("ETag"); strings.HasPrefix(t.etag, "W/") {
 		t.etag = ""
 	}
 	if t.etag == "" {
-		t.etag = resp.Header.Get("Last-Modified")
+		t.etag = body.Header.Get("Last-Modified")
 	}
 	return nil
 }
@@ -173,12 +170,13 @@ func unreachable(at string, err error) error {
 	}, err)
 }
 
-func refused(at, status string, code int) error {
-	e := &api.Error{Kind: api.KindUnreachable, Message: fmt.Sprintf("cannot fetch %s: the server answered %s", at, status), Hint: "try again later"}
-	if code == http.StatusOK { // to a request for the rest
-		e.Message = fmt.Sprintf("cannot fetch %s: it changed on the server meanwhile", at)
-	}
-	if code == http.StatusNotFound || code == http.StatusGone {
+func changed(at string) error {
+	return &api.Error{Kind: api.KindUnreachable, Message: fmt.Sprintf("cannot fetch %s: it changed on the server meanwhile", at), Hint: "try again"}
+}
+
+func refused(at string, status *download.StatusError) error {
+	e := &api.Error{Kind: api.KindUnreachable, Message: fmt.Sprintf("cannot fetch %s: %v", at, status), Hint: "try again later"}
+	if status.Code == http.StatusNotFound || status.Code == http.StatusGone {
 		e.Kind, e.Hint = api.KindNotFound, "the catalog names what is not there: tell who keeps it"
 	}
 	return e

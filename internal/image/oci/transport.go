@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/download"
 )
 
 // How patient a pull is with a registry.
@@ -116,7 +117,7 @@ func retryAfter(value string) (time.Duration, bool) {
 
 // isFinal tells errors that asking again does not mend.
 func isFinal(err error) bool {
-	var status *statusError
+	var status *download.StatusError
 	var told *api.Error
 	var name *net.DNSError
 	var plain tls.RecordHeaderError
@@ -145,91 +146,25 @@ func isCertificate(err error) bool {
 	return errors.As(err, &unknown) || errors.As(err, &host) || errors.As(err, &invalid)
 }
 
-// statusError is an answer that is no blob.
-type statusError struct{ code int }
-
-func (e *statusError) Error() string {
-	return fmt.Sprintf("the registry answered %d %s", e.code, http.StatusText(e.code))
-}
-
 // get asks for a blob of size bytes from offset on, and says from where the
-// registry really sends. A body that stalls ends with an error.
-func get(parent context.Context, client *http.Client, address string, size, offset int64) (io.ReadCloser, int64, error) {
-	ctx, cancel := context.WithCancelCause(parent)
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+// registry really sends.
+func get(ctx context.Context, client *http.Client, address string, size, offset int64) (io.ReadCloser, int64, error) {
+	body, err := download.Get(ctx, download.Request{Client: client, Address: address, Offset: offset, Stall: stallTimeout})
 	if err != nil {
-		cancel(nil)
 		return nil, 0, err
 	}
-	if offset > 0 {
-		request.Header.Set("Range", "bytes="+strconv.FormatInt(offset, 10)+"-")
+	if body.Length >= 0 && body.Length != size-body.From {
+		body.Close()
+		return nil, 0, badImage("the registry has %d bytes of a blob, and the image says %d", body.From+body.Length, size)
 	}
-	response, err := client.Do(request)
-	if err != nil {
-		cancel(nil)
-		return nil, 0, err
-	}
-	from := int64(-1)
-	switch {
-	case response.StatusCode == http.StatusPartialContent && startsAt(response, offset):
-		from = offset
-	case response.StatusCode == http.StatusOK:
-		from = 0
-	}
-	if from >= 0 && (response.ContentLength < 0 || response.ContentLength == size-from) {
-		return newStallReader(response.Body, cancel), from, nil
-	}
-	response.Body.Close()
-	cancel(nil)
-	if from >= 0 {
-		return nil, 0, badImage("the registry has %d bytes of a blob, and the image says %d", from+response.ContentLength, size)
-	}
-	if offset > 0 && (response.StatusCode == http.StatusRequestedRangeNotSatisfiable || response.StatusCode == http.StatusPartialContent) {
-		return get(parent, client, address, size, 0)
-	}
-	return nil, 0, &statusError{response.StatusCode}
-}
-
-// startsAt checks "Content-Range: bytes <offset>-<end>/<size>".
-func startsAt(r *http.Response, offset int64) bool {
-	var first, last int64
-	n, _ := fmt.Sscanf(r.Header.Get("Content-Range"), "bytes %d-%d/", &first, &last)
-	return n == 2 && first == offset
-}
-
-// stallReader ends a transfer in which nothing moves.
-type stallReader struct {
-	body   io.ReadCloser
-	cancel context.CancelCauseFunc
-	timer  *time.Timer
-}
-
-var errStalled = fmt.Errorf("nothing came for %s", stallTimeout)
-
-func newStallReader(body io.ReadCloser, cancel context.CancelCauseFunc) *stallReader {
-	return &stallReader{body, cancel, time.AfterFunc(stallTimeout, func() { cancel(errStalled) })}
-}
-
-func (r *stallReader) Read(p []byte) (int, error) {
-	n, err := r.body.Read(p)
-	if n > 0 {
-		r.timer.Reset(stallTimeout)
-	}
-	return n, err
-}
-
-func (r *stallReader) Close() error {
-	r.timer.Stop()
-	err := r.body.Close()
-	r.cancel(nil)
-	return err
+	return body, body.From, nil
 }
 
 // explain gives a registry's error its kind. ref is what was asked for.
 func explain(ref Reference, err error) error {
 	var told *api.Error
 	var answer *transport.Error
-	var status *statusError
+	var status *download.StatusError
 	if errors.As(err, &told) || errors.Is(err, context.Canceled) || isLocal(err) {
 		return err
 	}
@@ -237,7 +172,7 @@ func explain(ref Reference, err error) error {
 	case errors.As(err, &answer):
 		return explainStatus(ref, answer.StatusCode, err)
 	case errors.As(err, &status):
-		return explainStatus(ref, status.code, err)
+		return explainStatus(ref, status.Code, err)
 	case isCertificate(err):
 		return &api.Error{Kind: api.KindUntrusted, Message: fmt.Sprintf("cannot trust %s: %v", ref.Registry(), plainText(err)),
 			Hint: "if the certificate is right, add its CA to those of the system (update-ca-certificates), then `banger daemon restart`"}
