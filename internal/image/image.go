@@ -8,6 +8,7 @@
 package image
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -94,7 +95,7 @@ type Image struct {
 	Rootfs  string // absolute path of the ext4 file; empty when not local
 	Kernel  string // the kernel it starts with; empty: the configured one
 	Size    int64  // bytes of the filesystem, the least that a disk can have
-	MaxDisk int64  // bytes up to which the filesystem grows online; 0: not known
+	MaxDisk int64  // bytes up to which the filesystem grows online; 0: not known, or not local
 	Used    int64  // bytes that the file takes on the host
 	Local   bool
 	Managed bool // the file is the store's and goes with the image
@@ -170,11 +171,21 @@ func (s *Store) entry(ctx context.Context, name string) (catalog.Entry, error) {
 	if ok {
 		return entry, nil
 	}
+	return catalog.Entry{}, s.unknown(ctx, name, err)
+}
+
+// unknown says that there is no such image, and which catalog could not be
+// asked: it may be the one that has it.
+func (s *Store) unknown(ctx context.Context, name string, unread error) error {
 	missing := s.notFound(ctx, name)
-	if err != nil {
-		return catalog.Entry{}, fmt.Errorf("%w (%v)", missing, err)
+	var told, cause *api.Error
+	if !errors.As(missing, &told) || !errors.As(unread, &cause) {
+		return missing
 	}
-	return catalog.Entry{}, missing
+	return &api.Error{
+		Kind: told.Kind, Message: fmt.Sprintf("%s (%v)", told.Message, unread),
+		Hint: fmt.Sprintf("%s; of the catalog: %s", told.Hint, cause.Hint),
+	}
 }
 
 func fromCatalog(e catalog.Entry) Image {
@@ -277,7 +288,7 @@ func (i *Image) measure() error {
 		// that never was.
 		return fmt.Errorf("%s: %v", i.Rootfs, err)
 	}
-	i.Size = info.Size
+	i.Size, i.MaxDisk = info.Size, cmp.Or(i.MaxDisk, info.MaxDisk)
 	stat, err := os.Stat(i.Rootfs)
 	if err != nil {
 		return err

@@ -77,7 +77,7 @@ func (m *Manager) Create(ctx context.Context, req api.CreateRequest, report prog
 		return api.VM{}, err
 	}
 	if base.MaxDisk > 0 && spec.DiskMiB<<20 > base.MaxDisk {
-		return api.VM{}, bad(fmt.Sprintf("image %s can't grow to %d GiB", spec.Image, spec.DiskMiB>>10), fmt.Sprintf("use --disk %dG or less", base.MaxDisk>>30))
+		return api.VM{}, bad(fmt.Sprintf("image %s can't grow to a disk of %d MiB", spec.Image, spec.DiskMiB), fmt.Sprintf("use --disk %dM or less", base.MaxDisk>>20))
 	}
 	spec.Kernel = or(or(spec.Kernel, base.Kernel), m.Defaults.Kernel)
 	err = s.do(ctx, "create.kernel", func() error {

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -88,8 +89,9 @@ func roundUp(n, to int64) int64 { return (n + to - 1) / to * to }
 
 // Info is what the superblock of an ext4 filesystem says.
 type Info struct {
-	Size  int64  // bytes that the filesystem takes
-	Label string // may be empty
+	Size    int64  // bytes that the filesystem takes
+	MaxDisk int64  // bytes up to which a kernel grows it while it is mounted
+	Label   string // may be empty
 	// Dirty says, as a clause, why the filesystem has to be mended before VMs
 	// start from it; empty: it was unmounted as it should be.
 	Dirty string
@@ -103,6 +105,8 @@ var ErrNotExt4 = errors.New("not an ext4 filesystem")
 const (
 	superOffset = 1024
 	superMagic  = 0xEF53
+
+	compatSparseSuper2 = 0x200
 
 	incompatExtents = 0x40
 	incompat64bit   = 0x80
@@ -164,7 +168,30 @@ func parseSuperblock(sb []byte) (Info, error) {
 			break
 		}
 	}
-	return Info{Size: int64(blocks << (10 + shift)), Label: string(label), Dirty: dirty(le.Uint16(sb[0x3a:]), features)}, nil
+	size := int64(blocks << (10 + shift))
+	return Info{Size: size, MaxDisk: max(size, growsTo(sb, 10+shift)), Label: string(label), Dirty: dirty(le.Uint16(sb[0x3a:]), features)}, nil
+}
+
+// growsTo gives the size to which a filesystem with blocks of 1<<shift bytes can
+// be grown while it is mounted, and not more than has been tried: Linux grows
+// none with sparse_super2, has block numbers of 32 bits without the 64bit
+// feature, and inode numbers of 32 bits always.
+func growsTo(sb []byte, shift uint32) int64 {
+	le := binary.LittleEndian
+	if le.Uint32(sb[0x5c:])&compatSparseSuper2 != 0 {
+		return 0
+	}
+	most := int64(MaxDisk)
+	if le.Uint32(sb[0x60:])&incompat64bit == 0 {
+		most = min(most, math.MaxUint32<<shift)
+	}
+	if inodes := int64(le.Uint32(sb[0x28:])); inodes > 0 { // of each group
+		groups, blocks := math.MaxUint32/inodes-1, int64(le.Uint32(sb[0x20:]))
+		if blocks > 0 && groups < most>>shift/blocks {
+			most = groups * blocks << shift
+		}
+	}
+	return most
 }
 
 // dirty says what is wrong with a filesystem of this state and these

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -146,6 +147,24 @@ func TestSizeCountsHardLinksOnce(t *testing.T) {
 	}
 }
 
+// The limits are Linux's, of filesystems as others make them.
+func TestHowFarOthersGrow(t *testing.T) {
+	const kib, size = 1 << 10, 64 * mib
+	for options, want := range map[string]int64{
+		"":                                MaxDisk,
+		"-O ^resize_inode,^64bit -b 4096": MaxDisk,
+		"-O sparse_super2":                size,
+		"-O ^64bit -b 1024":               (1<<32 - 1) * kib,
+		"-b 1024 -i 1024":                 ((1<<32-1)/8192 - 1) * 8192 * kib,
+	} {
+		path := filepath.Join(t.TempDir(), "x")
+		e2fs(t, "mke2fs", slices.Concat([]string{"-q", "-t", "ext4"}, strings.Fields(options), []string{path, "64M"})...)
+		if info, err := Read(path); err != nil || info.Size != size || info.MaxDisk != want {
+			t.Errorf("%q: %+v, %v; want %d", options, info, err, want)
+		}
+	}
+}
+
 func TestReadRefuses(t *testing.T) {
 	path := build(t, smallTree(t))
 	start := head(t, path)
@@ -199,8 +218,8 @@ func FuzzSuperblock(f *testing.F) {
 		if len(sb) < 1024 {
 			return
 		}
-		if info, err := parseSuperblock(sb); err == nil && info.Size <= 0 {
-			t.Errorf("size %d", info.Size)
+		if info, err := parseSuperblock(sb); err == nil && (info.Size <= 0 || info.MaxDisk < info.Size) {
+			t.Errorf("%+v", info)
 		}
 	})
 }
