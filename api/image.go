@@ -19,6 +19,7 @@ type Catalog struct {
 	Source string         `json:"source"` // "embedded", a path or an address
 	Images []CatalogImage `json:"images"`
 	Error  string         `json:"error,omitempty"` // why it can't be read
+	Hint   string         `json:"hint,omitempty"`  // what to do about that
 }
 
 // CatalogImage is one image that can be pulled.

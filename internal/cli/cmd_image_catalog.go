@@ -36,7 +36,7 @@ func runImageCatalog(ctx context.Context, o imageCatalogOptions, d *deps) error 
 	table := ui.NewTable("NAME", "TYPE", "LOCAL", "KERNEL", "SIZE", "CATALOG", "DETAIL")
 	for _, c := range catalogs {
 		if c.Error != "" {
-			fmt.Fprintf(d.errs, "banger: %s\n", ui.Clean(c.Error))
+			fmt.Fprint(d.errs, sentence(&api.Error{Message: c.Error, Hint: c.Hint}))
 		}
 		for _, i := range c.Images {
 			table.Row(i.Name, i.Type, yes(i.Local), ui.Or(i.Kernel), sizeOf(i.Size, i.Size > 0), c.Source, detailOf(i))

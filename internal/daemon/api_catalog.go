@@ -30,7 +30,8 @@ func (d *Daemon) getCatalogs(w http.ResponseWriter, r *http.Request) error {
 	for _, l := range d.Images.Listings(r.Context()) {
 		c := api.Catalog{Source: l.Source, Images: []api.CatalogImage{}}
 		if l.Err != nil {
-			c.Error = l.Err.Error()
+			told := kindOf(l.Err)
+			c.Error, c.Hint = told.Message, told.Hint
 		}
 		for _, e := range l.Entries {
 			c.Images = append(c.Images, api.CatalogImage{
@@ -56,13 +57,8 @@ func (d *Daemon) postPull(w http.ResponseWriter, r *http.Request) error {
 	if req.Reference != "" || req.Archive != "" {
 		pull = d.pullContainer
 	}
-	i, err := pull(ctx, req, o.Report)
-	if err != nil {
-		d.fail(o, err)
-		return nil
-	}
-	pulled := i.API()
-	o.Result(api.Result{Image: &pulled})
+	pulled, err := pull(ctx, req, o.Report)
+	d.finishImage(o, pulled, err)
 	return nil
 }
 

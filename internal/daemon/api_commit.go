@@ -17,13 +17,8 @@ func (d *Daemon) postCommit(w http.ResponseWriter, r *http.Request) error {
 	}
 	ctx, o := op.Begin(r.Context(), w, d.Log)
 	o.Log.Info("image commit", "vm", r.PathValue("vm"), "image", req.Name)
-	i, err := d.VMs.Commit(ctx, r.PathValue("vm"), req.Name, o.Report)
-	if err != nil {
-		d.fail(o, err)
-		return nil
-	}
-	made := i.API()
-	o.Result(api.Result{Image: &made})
+	made, err := d.VMs.Commit(ctx, r.PathValue("vm"), req.Name, o.Report)
+	d.finishImage(o, made, err)
 	return nil
 }
 

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/daemon/op"
+	"github.com/banger-vm/banger/internal/image"
 )
 
 func (d *Daemon) getImages(w http.ResponseWriter, _ *http.Request) error {
@@ -66,4 +68,14 @@ func (d *Daemon) deleteImage(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return answer(w, struct{}{})
+}
+
+// finishImage ends an operation with the image that it made, or its error.
+func (d *Daemon) finishImage(o *op.Op, made image.Image, err error) {
+	if err != nil {
+		d.fail(o, err)
+		return
+	}
+	shown := made.API()
+	o.Result(api.Result{Image: &shown})
 }

@@ -42,13 +42,8 @@ func (d *Daemon) postVMImage(w http.ResponseWriter, r *http.Request) error {
 	}
 	ctx, o := op.Begin(r.Context(), w, d.Log)
 	o.Log.Info("image receive", "vm", r.PathValue("vm"), "image", req.Name)
-	i, err := d.receive(ctx, r.PathValue("vm"), req, o.Report)
-	if err != nil {
-		d.fail(o, err)
-		return nil
-	}
-	made := i.API()
-	o.Result(api.Result{Image: &made})
+	made, err := d.receive(ctx, r.PathValue("vm"), req, o.Report)
+	d.finishImage(o, made, err)
 	return nil
 }
 

@@ -7,6 +7,8 @@ import (
 	"io"
 	"sync"
 	"time"
+
+	"github.com/banger-vm/banger/api"
 )
 
 // Embedded is the source of the catalog that is part of the program.
@@ -83,13 +85,30 @@ func (s *Set) entries(ctx context.Context, source string) ([]Entry, error) {
 	}
 	entries, err := readSource(ctx, source)
 	if err != nil {
-		return nil, fmt.Errorf("cannot read the catalog %s: %w", source, err)
+		return nil, unreadable(source, err)
 	}
 	if s.read == nil {
 		s.read = map[string]reading{}
 	}
 	s.read[source] = reading{entries, time.Now()}
 	return entries, nil
+}
+
+// unreadable says what to do about a catalog: about one that is not reached,
+// what Open says, else it is a matter of the settings or of its keeper's.
+func unreadable(source string, err error) error {
+	told := &api.Error{
+		Kind: api.KindUntrusted, Message: fmt.Sprintf("cannot read the catalog %s: %v", source, err),
+		Hint: "look at `catalogs` in config.toml; if that is right, tell who keeps the catalog",
+	}
+	var cause *api.Error
+	switch {
+	case errors.Is(err, ErrNewer):
+		told.Hint = "get a newer banger, or take it out of `catalogs` in config.toml"
+	case errors.As(err, &cause) && cause.Kind == api.KindUnreachable:
+		told.Kind, told.Hint = cause.Kind, cause.Hint
+	}
+	return told
 }
 
 func readSource(ctx context.Context, source string) ([]Entry, error) {

@@ -2,12 +2,15 @@ package catalog
 
 import (
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/banger-vm/banger/api"
 )
 
 func write(t *testing.T, images ...Entry) string {
@@ -60,6 +63,33 @@ func TestServedCatalog(t *testing.T) {
 	}
 	if asked != 1 {
 		t.Errorf("it was asked %d times", asked)
+	}
+}
+
+// A catalog that can't be read is told with what to do about it.
+func TestUnreadableCatalogs(t *testing.T) {
+	server := httptest.NewServer(http.NotFoundHandler())
+	gone := httptest.NewServer(http.NotFoundHandler())
+	gone.Close()
+	defer server.Close()
+	newer := filepath.Join(t.TempDir(), FileName)
+	if err := os.WriteFile(newer, []byte(`{"format": 2}`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for source, want := range map[string]struct {
+		kind api.Kind
+		hint string
+	}{
+		filepath.Join(t.TempDir(), "none.json"): {api.KindUntrusted, "`catalogs` in config.toml"},
+		server.URL + "/catalog.json":            {api.KindUntrusted, "`catalogs` in config.toml"},
+		gone.URL + "/catalog.json":              {api.KindUnreachable, "look at the network"},
+		newer:                                   {api.KindUntrusted, "get a newer banger"},
+	} {
+		_, _, err := (&Set{Sources: []string{source}}).Find(t.Context(), "a")
+		var told *api.Error
+		if !errors.As(err, &told) || told.Kind != want.kind || !strings.Contains(told.Hint, want.hint) || !strings.Contains(told.Message, source) {
+			t.Errorf("%s: %v (%+v)", source, err, told)
+		}
 	}
 }
 
