@@ -130,6 +130,7 @@ func run(t *testing.T, dir string) {
 			"emptystore":    emptyStore,
 			"dockerhub":     dockerHub,
 			"modulesof":     modulesOf,
+			"sharedbase":    sharedBase,
 		},
 	})
 }
