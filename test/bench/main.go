@@ -43,6 +43,7 @@ var measures = []measure{
 	{"workspace", workspaces},
 	{"container image", containerPull},
 	{"bundle", bundlePull},
+	{"second VM", secondVM},
 	{"daemon", daemonCosts},
 	{"twenty", twentyAtOnce},
 	{"clock", clockDrift},
