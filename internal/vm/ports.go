@@ -92,8 +92,7 @@ func (v *machine) reopenPorts(r *run) {
 func (v *machine) openPort(r *run, p Port) (Port, error) {
 	listening, err := forward.Listen(p.Host)
 	if errors.Is(err, unix.EADDRINUSE) {
-		return p, &api.Error{Kind: api.KindExists, Message: fmt.Sprintf("port %d of the host is taken: %v", p.Host, v.m.portTaken(p.Host, err)),
-			Hint: fmt.Sprintf("ss -ltnp 'sport = :%d' shows by whom; banger vm port rm %s %d leaves it out", p.Host, v.record().Name, p.Host)}
+		return p, v.portTaken(p)
 	}
 	if err != nil {
 		return p, &api.Error{Kind: api.KindHost, Message: err.Error()}
@@ -109,14 +108,29 @@ func (v *machine) openPort(r *run, p Port) (Port, error) {
 	return p, nil
 }
 
-// portTaken says which VM has a port, if one has.
-func (m *Manager) portTaken(number int, err error) error {
+// portTaken says who has a port of the host, as far as that is known.
+func (v *machine) portTaken(p Port) error {
+	if other := v.m.whoHas(p.Host); other != "" {
+		return &api.Error{Kind: api.KindExists, Message: fmt.Sprintf("port %d of the host leads to VM %s", p.Host, other),
+			Hint: fmt.Sprintf("`banger vm port rm %s %d` takes it away from there", other, p.Host)}
+	}
+	name := v.record().Name
+	without := fmt.Sprintf("`banger vm port add %s %d` takes one that is free", name, p.Guest)
+	if slices.Contains(v.record().Ports, p) {
+		without = fmt.Sprintf("`banger vm port rm %s %d` leaves it out", name, p.Host)
+	}
+	return &api.Error{Kind: api.KindExists, Message: fmt.Sprintf("port %d of the host is taken by another program", p.Host),
+		Hint: fmt.Sprintf("`ss -ltnp 'sport = :%d'` shows by which; %s", p.Host, without)}
+}
+
+// whoHas names the VM that a port of the host leads to, if one does.
+func (m *Manager) whoHas(number int) string {
 	for _, v := range m.all() {
 		if r := v.running(); r != nil && r.ports.has(number) {
-			return fmt.Errorf("it leads to VM %s", v.record().Name)
+			return v.record().Name
 		}
 	}
-	return err
+	return ""
 }
 
 func (s *portSet) has(number int) bool {

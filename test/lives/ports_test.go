@@ -28,6 +28,37 @@ func says(port int, words string) string {
 	return string(back)
 }
 
+// refused checks an error that says that a port is taken, and nothing twice.
+func (s *station) refused(err error, message, hint string) {
+	s.Helper()
+	var told *api.Error
+	if !errors.As(err, &told) || told.Kind != api.KindExists || told.Message != message || told.Hint != hint {
+		s.Errorf("the error is %#v, not %q with the hint %q", err, message, hint)
+	}
+}
+
+// A port that is added and is taken: who has it is told, and what to do.
+func TestTakenPorts(t *testing.T) {
+	s := newStation(t)
+	s.start("")
+	s.run("a")
+	s.run("b")
+	others, err := s.client.AddPort(s.ctx(), "b", api.Port{Guest: 80})
+	s.check(err)
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	s.check(err)
+	defer taken.Close()
+	programs := taken.Addr().(*net.TCPAddr).Port
+
+	_, err = s.client.AddPort(s.ctx(), "a", api.Port{Host: programs, Guest: 80})
+	s.refused(err, fmt.Sprintf("port %d of the host is taken by another program", programs),
+		fmt.Sprintf("`ss -ltnp 'sport = :%d'` shows by which; `banger vm port add a 80` takes one that is free", programs))
+	_, err = s.client.AddPort(s.ctx(), "a", api.Port{Host: others.Host, Guest: 80})
+	s.refused(err, fmt.Sprintf("port %d of the host leads to VM b", others.Host),
+		fmt.Sprintf("`banger vm port rm b %d` takes it away from there", others.Host))
+	s.empty()
+}
+
 // Ports are there as long as the VM runs, whichever daemon it has.
 func TestPortsLiveWithTheirVM(t *testing.T) {
 	s := newStation(t)
@@ -59,10 +90,8 @@ func TestPortsLiveWithTheirVM(t *testing.T) {
 	taken, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 	s.check(err)
 	_, err = s.client.StartVM(s.ctx(), "a", api.StartRequest{}, nil)
-	var told *api.Error
-	if !errors.As(err, &told) || told.Kind != api.KindExists || !strings.Contains(told.Message, "is taken") {
-		t.Errorf("a start with a port that is taken: %v", err)
-	}
+	s.refused(err, fmt.Sprintf("port %d of the host is taken by another program", port),
+		fmt.Sprintf("`ss -ltnp 'sport = :%d'` shows by which; `banger vm port rm a %d` leaves it out", port, port))
 	if vms := s.agrees(); len(vms) != 1 || vms[0].VMM != nil {
 		t.Errorf("after it: %v", brief(vms))
 	}
