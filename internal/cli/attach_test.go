@@ -23,16 +23,44 @@ func TestDetachingKeys(t *testing.T) {
 		"\x11\x10":     {"\x11", false}, // the last is held back
 	} {
 		rapid.Check(t, func(t *rapid.T) {
-			var sent []byte
-			held, detach := 0, false
-			for rest := []byte(typed); len(rest) > 0 && !detach; {
-				n := rapid.IntRange(1, len(rest)).Draw(t, "piece")
-				var piece []byte
-				piece, held, detach = heldBack(rest[:n], []byte("\x10\x11"), held)
-				sent, rest = append(sent, piece...), rest[n:]
-			}
-			if string(sent) != want.sent || detach != want.detach {
+			sent, detach := sifted(t, typed, (&detachKeys{keys: []byte("\x10\x11")}).sift)
+			if sent != want.sent || detach != want.detach {
 				t.Fatalf("%q sent %q, detach %v", typed, sent, detach)
+			}
+		})
+	}
+}
+
+// sifted types keys in pieces of any size.
+func sifted(t *rapid.T, typed string, sift sift) (sent string, leave bool) {
+	for rest := []byte(typed); len(rest) > 0 && !leave; {
+		n := rapid.IntRange(1, len(rest)).Draw(t, "piece")
+		var piece []byte
+		piece, leave = sift(rest[:n])
+		sent, rest = sent+string(piece), rest[n:]
+	}
+	return sent, leave
+}
+
+func TestTilde(t *testing.T) {
+	for typed, want := range map[string]struct {
+		sent  string
+		leave bool
+	}{
+		"ls ~.\rcd ~\r": {"ls ~.\rcd ~\r", false},
+		"~.ls":          {"", true},
+		"ls\r~.more":    {"ls\r", true},
+		"a\n~.":         {"a\n", true},
+		"\r~~.":         {"\r~.", false},
+		"\r~~~.":        {"\r~~.", false},
+		"~/bin/a ~.":    {"~/bin/a ~.", false},
+		"~\r~.":         {"~\r", true},
+		"\r~":           {"\r", false}, // the last is held back
+	} {
+		rapid.Check(t, func(t *rapid.T) {
+			sent, leave := sifted(t, typed, new(tilde).sift)
+			if sent != want.sent || leave != want.leave {
+				t.Fatalf("%q sent %q, leave %v", typed, sent, leave)
 			}
 		})
 	}

@@ -2,11 +2,11 @@ package cli
 
 import (
 	"context"
-
 	"fmt"
 	"io"
 	"os"
 	"sync/atomic"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -77,12 +77,14 @@ func runVMSessionAttach(ctx context.Context, o vmSessionAttachOptions, d *deps) 
 	if err != nil {
 		return err
 	}
+	ctx, leave := context.WithCancel(ctx)
+	defer leave()
 	a, err := d.client.AttachSession(ctx, o.vm, o.session, req, !o.noInput)
 	if err != nil {
 		return err
 	}
 	defer a.Close()
-	seat := &seat{deps: d, attachment: a, options: o}
+	seat := &seat{deps: d, attachment: a, options: o, leave: leave}
 	if interactive && a.Session().Stdin == api.StdinPTY && !o.noInput {
 		restore, err := raw(d.in)
 		if err != nil {
@@ -90,13 +92,15 @@ func runVMSessionAttach(ctx context.Context, o vmSessionAttachOptions, d *deps) 
 		}
 		defer restore()
 		followSize(ctx, d.out, func(rows, cols uint16) error { a.Resize(rows, cols); return nil })
-		seat.keys = keys
+		if keys != nil {
+			seat.keyboard = openKeyboard(d.in, (&detachKeys{keys: keys}).sift, seat.detachSoon)
+		}
 	}
 	if !o.noInput && a.Session().Stdin != api.StdinNull {
 		go seat.typeIn()
 	}
 	err = seat.watch(ctx)
-	if seat.keys != nil && seat.detached.Load() {
+	if seat.keyboard != nil && seat.detached.Load() {
 		fmt.Fprintf(d.errs, "\r\ndetached: `banger vm session attach %s %s` comes back\r\n", o.vm, o.session)
 	}
 	return err
@@ -141,58 +145,50 @@ type seat struct {
 	*deps
 	attachment *client.Attachment
 	options    vmSessionAttachOptions
-	keys       []byte // that detach; nil: none do
+	keyboard   *keyboard // nil where no keys detach
+	leave      context.CancelFunc
 	detached   atomic.Bool
 }
 
 func (s *seat) detach() {
 	s.detached.Store(true)
 	s.attachment.Close()
+	s.leave()
+}
+
+// lastWords is how long what was typed before the detaching keys may take to get
+// away.
+const lastWords = time.Second
+
+// detachSoon is for the detaching keys: typeIn detaches when all before them is
+// sent, but the session may have stopped taking it.
+func (s *seat) detachSoon() { time.AfterFunc(lastWords, s.detach) }
+
+// input is what the session gets.
+func (s *seat) input() io.Reader {
+	if s.keyboard != nil {
+		return s.keyboard
+	}
+	return s.in
 }
 
 // typeIn sends what comes on standard input.
 func (s *seat) typeIn() {
-	buf := make([]byte, 64<<10)
-	held := 0 // how many of the detaching keys were pressed and are held back
+	in, buf := s.input(), make([]byte, 64<<10)
 	for {
-		n, err := s.in.Read(buf)
-		text, detach := buf[:n], false
-		if s.keys != nil {
-			text, held, detach = heldBack(text, s.keys, held)
-		}
-		if len(text) > 0 {
-			if _, err := s.attachment.Write(text); err != nil {
+		n, err := in.Read(buf)
+		if n > 0 {
+			if _, err := s.attachment.Write(buf[:n]); err != nil {
 				return // watch tells why
 			}
 		}
-		if detach || err != nil && (s.options.raw || isTerminal(s.in)) {
+		if err != nil && (s.options.raw || isTerminal(s.in)) {
 			s.detach()
 		}
-		if detach || err != nil {
+		if err != nil {
 			return
 		}
 	}
-}
-
-// heldBack takes the detaching keys out of typed text. Those that turn out to
-// be the beginning of something else are sent with what follows.
-func heldBack(typed, keys []byte, held int) (send []byte, nowHeld int, detach bool) {
-	for _, key := range typed {
-		if key == keys[held] {
-			if held++; held == len(keys) {
-				return send, 0, true
-			}
-			continue
-		}
-		send = append(send, keys[:held]...)
-		held = 0
-		if key == keys[0] {
-			held = 1
-			continue
-		}
-		send = append(send, key)
-	}
-	return send, held, false
 }
 
 // watch shows what comes, until the session's end or that of the attachment.

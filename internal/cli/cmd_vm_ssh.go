@@ -24,7 +24,8 @@ func newVMSSHCommand(d *deps) *cobra.Command {
 		Short: "Open a shell in a running VM",
 		Long: `Open a shell in a running VM with the host's ssh, through the daemon: the guest's
 network is not needed, and its host key is known beforehand. Leaving the shell leaves
-the VM running. ssh's own options go before --, as ssh takes them.
+the VM running; so do Enter, then ~., when the guest does not answer any more. ssh's own
+options go before --, as ssh takes them.
 
 No key of your ssh-agent reaches the guest. --forward-key lets it use one: the key does not
 go in, but a guest with it can log in wherever the key can, while you are connected.`,

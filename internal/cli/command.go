@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"strings"
@@ -26,7 +27,7 @@ type commandOptions struct {
 }
 
 func (o *commandOptions) add(c *cobra.Command) {
-	c.Flags().BoolVarP(&o.terminal, "tty", "t", false, "give the command a terminal")
+	c.Flags().BoolVarP(&o.terminal, "tty", "t", false, "give the command a terminal; Enter, then ~. leaves it whatever the guest does, as in ssh")
 	c.Flags().BoolVarP(&o.noTerminal, "no-tty", "T", false, "give the command no terminal")
 	c.Flags().StringArrayVarP(&o.env, "env", "e", nil, "set `NAME=VALUE` for the command; NAME alone takes the value it has here")
 	c.Flags().StringVar(&o.cwd, "cwd", "", "run the command in this `directory` of the guest")
@@ -93,9 +94,10 @@ func (d *deps) runCommand(ctx context.Context, vm api.VM, req api.ExecRequest) e
 	if err != nil {
 		return err
 	}
-	ctx, giveUp := context.WithCancel(ctx)
-	defer giveUp()
-	defer d.interrupts.divert(forward(command, giveUp))()
+	ctx, giveUp := context.WithCancelCause(ctx)
+	defer giveUp(nil)
+	defer d.interrupts.divert(forward(command, func() { giveUp(nil) }))()
+	in := io.Reader(d.in)
 	if req.TTY {
 		restore, err := raw(d.in)
 		if err != nil {
@@ -103,9 +105,14 @@ func (d *deps) runCommand(ctx context.Context, vm api.VM, req api.ExecRequest) e
 		}
 		defer restore()
 		followSize(ctx, d.out, command.Resize)
+		if isTerminal(d.in) {
+			in = openKeyboard(d.in, new(tilde).sift, func() { giveUp(errLeft) })
+		}
 	}
-	code, err := command.Run(ctx, d.in, d.out, d.errs)
+	code, err := command.Run(ctx, in, d.out, d.errs)
 	switch {
+	case errors.Is(context.Cause(ctx), errLeft):
+		return &api.Error{Kind: api.KindCanceled, Message: "disconnected from " + vm.Name + ": the command there is hung up on"}
 	case errors.Is(err, client.ErrLost):
 		return d.lost(vm)
 	case err != nil:
@@ -116,15 +123,24 @@ func (d *deps) runCommand(ctx context.Context, vm api.VM, req api.ExecRequest) e
 	return nil
 }
 
+// errLeft is why a command was given up whose user typed the keys to leave it.
+var errLeft = errors.New("left by its keys")
+
 // forward sends the first signal to the guest's command. The second one, or
 // the terminal's end, gives up waiting for it.
 func forward(command *client.Command, giveUp func()) func(syscall.Signal) {
 	sent := false
 	return func(s syscall.Signal) {
-		if sent || s == syscall.SIGHUP || command.Signal(s) != nil {
+		if sent || s == syscall.SIGHUP {
 			giveUp()
+			return
 		}
 		sent = true
+		go func() { // a guest that takes nothing any more must not keep the second one
+			if command.Signal(s) != nil {
+				giveUp()
+			}
+		}()
 	}
 }
 

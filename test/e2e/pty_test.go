@@ -19,6 +19,8 @@ import (
 	"github.com/creack/pty"
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/term"
+
+	"github.com/banger-vm/banger/internal/guest/proto"
 )
 
 // person is somebody with a home, a daemon and a terminal.
@@ -210,6 +212,7 @@ func TestTerminal(t *testing.T) {
 	t.Run("a second interrupt gives up", p.secondInterrupt)
 	t.Run("the terminal outlives a daemon's death", p.daemonDies)
 	t.Run("a shell, and the VM stays", p.shell)
+	t.Run("a guest that stopped listening is left", p.wedged)
 }
 
 func on(p *person, t *testing.T) *person { return &person{t, p.env} }
@@ -277,4 +280,39 @@ func (p *person) shell(t *testing.T) {
 		t.Errorf("after its shell the VM is %q", state)
 	}
 	s.banger("vm", "delete", "inhabited")
+}
+
+// wedged stops the VMM under a command, a session and a shell, each on a
+// terminal of its own. No key reaches the guest then, and more is typed than is
+// kept for it on the way; each is left all the same, by the keys that it has for that.
+func (p *person) wedged(t *testing.T) {
+	p = on(p, t)
+	p.banger("vm", "create", "--name=wedged", "--wait=agent")
+	p.banger("vm", "session", "start", "wedged", "--wait=agent", "--name=cat", "--stdin-mode=pty", "--", "cat")
+	seats := []*sitting{
+		p.sit("vm", "exec", "--wait=agent", "wedged", "--", "cat"),
+		p.sit("vm", "session", "attach", "wedged", "cat"),
+		p.sit("vm", "ssh", "wedged", "-t", "--", "cat"),
+	}
+	for _, s := range seats {
+		s.types("up\r")
+		s.sees(`up\r\nup\r\n`)
+	}
+	var vm struct{ VMM struct{ PID int } }
+	if err := json.Unmarshal([]byte(p.banger("vm", "show", "wedged", "--json")), &vm); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(vm.VMM.PID, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	more := strings.Repeat("x", 2*proto.StdinWindow)
+	seats[0].types(more + "\r~.")
+	seats[0].sees("disconnected from wedged")
+	seats[0].ends(130)
+	seats[1].types(more + "\x10\x11")
+	seats[1].sees("detached: `banger vm session attach wedged cat` comes back")
+	seats[1].ends(0)
+	seats[2].types("\r~.")
+	seats[2].ends(255)
+	p.banger("vm", "delete", "--force", "wedged")
 }
