@@ -4,8 +4,10 @@ package network
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -23,9 +25,9 @@ func TestAGuestCannotFillTheConnectionTable(t *testing.T) {
 	n := l.network()
 	guests := l.guests(n, 2)
 	bad, good := guests[0], guests[1]
-	bad.beginConnections(0)
-	if got := l.connections(bad); got > mostConnections || got < mostConnections-100 {
-		t.Errorf("it has %d connections, not %d", got, mostConnections)
+	bad.beginConnections(0, enoughConnections+1000)
+	if got := l.connections(bad); got > enoughConnections || got < enoughConnections-100 {
+		t.Errorf("it has %d connections, not %d", got, enoughConnections)
 	}
 	if _, err := bad.dial(bad.ns, webServer, 80, shortly); err == nil {
 		t.Error("it has as many as it may, and begins one more")
@@ -33,8 +35,8 @@ func TestAGuestCannotFillTheConnectionTable(t *testing.T) {
 	good.works()
 
 	put := l.take(n, tooMany)
-	bad.beginConnections(2 * mostConnections)
-	if got := l.connections(bad); got <= mostConnections+100 {
+	bad.beginConnections(2*enoughConnections, enoughConnections+1000)
+	if got := l.connections(bad); got <= enoughConnections+100 {
 		t.Errorf("without the rule it has %d connections, so the test shows nothing", got)
 	}
 	put()
@@ -63,11 +65,54 @@ func TestAGuestCannotFillTheConnectionTable(t *testing.T) {
 	good.works()
 }
 
-// beginConnections begins more than a guest may have, each with one packet;
-// those from another first one are others.
-func (g *guest) beginConnections(first int) {
+// TestGuestsTogetherLeaveTheHostHalfOfItsConnectionTable has more and more
+// guests begin connections without end, on a host with a small table.
+func TestGuestsTogetherLeaveTheHostHalfOfItsConnectionTable(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	l := newLab(t)
+	must(t, os.WriteFile("/proc/sys/net/netfilter/nf_conntrack_udp_timeout", []byte("600"), 0))
+	const table = 1 << 12
+	l.tableHolds(table)
+	n := l.network()
+	leases := l.leases(9)
+	var guests []*guest
+	flood := func(first int) (together int) {
+		for _, g := range guests {
+			g.beginConnections(first, table/2)
+			together += l.connections(g)
+		}
+		return together
+	}
+	for _, lease := range leases {
+		must(t, n.Set(context.Background(), leases[:len(guests)+1]))
+		guests = append(guests, l.start(lease))
+		if got := flood(len(guests) * table); got > table/2 || got < table/8 {
+			t.Errorf("%d guests have %d of the host's %d connections", len(guests), got, table)
+		}
+	}
+	l.take(n, tooMany)
+	if got := flood(0); got <= table {
+		t.Errorf("without the rule they have %d connections, so the test shows nothing", got)
+	}
+}
+
+// tableHolds makes the host's table of connections as small as this, as far as
+// anybody can read: there is one size for all network namespaces.
+func (l *lab) tableHolds(connections int) {
+	l.t.Helper()
+	told := filepath.Join(l.t.TempDir(), "nf_conntrack_max")
+	must(l.t, os.WriteFile(told, fmt.Appendln(nil, connections), 0o600))
+	must(l.t, unix.Mount(told, connectionsFile, "", unix.MS_BIND, ""))
+	l.t.Cleanup(func() { unix.Unmount(connectionsFile, unix.MNT_DETACH) })
+}
+
+// beginConnections begins so many, each with one packet; those from another
+// first one are others.
+func (g *guest) beginConnections(first, count int) {
 	const ports = 1 << 15
-	for i := range mostConnections + 1000 {
+	for i := range count {
 		i += first
 		to := netip.AddrFrom4([4]byte{203, 0, 113, byte(1 + i/ports)})
 		packet := udpPacket(g.Addr.Addr(), to, uint16(1024+i%ports), nil)

@@ -19,8 +19,7 @@ type host interface {
 	// clash says what of the host already uses a part of the range; "" if
 	// nothing does.
 	clash(c Config) (string, error)
-	// uplinks gives the bridges by which the host itself reaches other networks.
-	uplinks() ([]string, error)
+	circumstances() (circumstances, error)
 
 	makeBridge(c Config) error
 	makeTap(c Config, slot int) error
@@ -32,6 +31,8 @@ type host interface {
 	replaceRules(tables []ruleset.Table) error
 	updateRules(t ruleset.Table, s *ruleset.Set, remove, add []ruleset.Element) error
 	removeRules(tables []ruleset.Table) error
+	// trimConnections takes away what guests have beyond so many connections.
+	trimConnections(c Config, most uint32)
 	watchRules() (watch, error)
 	openChains(c Config) error
 	closeChains(c Config) error

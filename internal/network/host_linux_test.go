@@ -129,7 +129,7 @@ func (l *lab) rulesSaying(comment string) []*nftables.Rule {
 	c, err := nftables.New()
 	must(l.t, err)
 	var found []*nftables.Rule
-	for _, table := range l.cfg.tables(nil, nil) {
+	for _, table := range l.cfg.tables(nil, circumstances{}) {
 		owner := &nftables.Table{Family: table.Family, Name: table.Name}
 		for _, chain := range table.Chains {
 			rules, err := c.GetRules(owner, &nftables.Chain{Table: owner, Name: chain.Name})

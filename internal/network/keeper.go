@@ -124,7 +124,7 @@ func (n *Network) reopenChains(c ruleset.Change) (up bool, err error) {
 }
 
 func (c Config) touched(change ruleset.Change) bool {
-	for _, t := range c.tables(nil, nil) {
+	for _, t := range c.tables(nil, circumstances{}) {
 		if change.Tables[ruleset.TableID{Family: t.Family, Name: t.Name}] {
 			return true
 		}

@@ -58,7 +58,7 @@ func TestRulesWithoutABridgeAreRemoved(t *testing.T) {
 	}
 	l := newLab(t)
 	gone := Config{Bridge: "gone0", Addr: netip.MustParsePrefix("172.21.0.1/24")}
-	must(t, new(ruleset.Kernel).Replace(gone.tables(nil, nil)))
+	must(t, new(ruleset.Kernel).Replace(gone.tables(nil, circumstances{})))
 	l.finds("network leftovers", api.LevelWarning, "gone0")
 	l.mends("removed what was left of bridge gone0")
 	l.finds("network leftovers", api.LevelOK, "none")

@@ -385,7 +385,7 @@ func TestTheTextIsWhatNftPrints(t *testing.T) {
 		return
 	}
 	l := newLab(t)
-	for _, table := range l.cfg.tables(l.leases(3), []string{"br0", "br1"}) {
+	for _, table := range l.cfg.tables(l.leases(3), circumstances{uplinks: []string{"br0", "br1"}}) {
 		must(t, new(ruleset.Kernel).Replace([]ruleset.Table{table}))
 		fields := strings.Fields(table.String())
 		printed := l.run("nft", "list", "table", fields[1], fields[2])

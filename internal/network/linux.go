@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -51,6 +53,28 @@ func (h *linux) clash(c Config) (string, error) {
 		return "", fmt.Errorf("cannot see whether the host uses %v: %w", c.Addr.Masked(), err)
 	}
 	return user, nil
+}
+
+func (h *linux) circumstances() (circumstances, error) {
+	uplinks, err := h.uplinks()
+	if err != nil {
+		return circumstances{}, err
+	}
+	return circumstances{uplinks, readConnections()}, nil
+}
+
+// connectionsFile says how many connections the kernel's table holds.
+const connectionsFile = "/proc/sys/net/netfilter/nf_conntrack_max"
+
+// readConnections gives 0 where the kernel has no such table yet: it makes one
+// for the first rules.
+func readConnections() int {
+	text, err := os.ReadFile(connectionsFile)
+	if err != nil {
+		return 0
+	}
+	n, _ := strconv.Atoi(strings.TrimSpace(string(text)))
+	return max(0, n)
 }
 
 func (h *linux) uplinks() ([]string, error) {
@@ -267,6 +291,31 @@ type connectionsOf netip.Addr
 func (c connectionsOf) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
 	addr := netip.Addr(c).AsSlice()
 	return flow.Forward.SrcIP.Equal(addr) || flow.Forward.DstIP.Equal(addr)
+}
+
+// trimConnections is for rules that are new and know of no connection yet.
+func (h *linux) trimConnections(c Config, most uint32) {
+	beyond := excess{guests: c.Addr.Masked(), most: int(most), seen: map[netip.Addr]int{}}
+	if _, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, beyond); err != nil {
+		h.log.Warn("guests may keep more connections than they may have", "error", err)
+	}
+}
+
+// excess matches connections that guests have begun, after so many of each.
+type excess struct {
+	guests netip.Prefix
+	most   int
+	seen   map[netip.Addr]int
+}
+
+func (e excess) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
+	from, _ := netip.AddrFromSlice(flow.Forward.SrcIP)
+	from = from.Unmap()
+	if !e.guests.Contains(from) {
+		return false
+	}
+	e.seen[from]++
+	return e.seen[from] > e.most
 }
 
 func (h *linux) updateRules(t ruleset.Table, s *ruleset.Set, remove, add []ruleset.Element) error {

@@ -18,9 +18,36 @@ var (
 
 const dnsPort = 53
 
-// mostConnections is how many connections a guest may have in the host's
-// table: one guest can't fill it, and no good one needs as many.
-const mostConnections = 1 << 14
+// circumstances are what of the host the rules depend on.
+type circumstances struct {
+	uplinks     []string // the bridges by which the host itself reaches other networks
+	connections int      // how many its table of connections holds; 0 where it is not there yet
+}
+
+func (a circumstances) equal(b circumstances) bool {
+	return slices.Equal(a.uplinks, b.uplinks) && a.connections == b.connections
+}
+
+// enoughConnections is how many connections a guest may have in a host's table
+// of any size: no good one needs as many.
+const enoughConnections = 1 << 14
+
+// mostConnections is how many connections each of so many guests may have. New
+// rules count from nothing, so each may get as many once more, and all of them
+// together half of the table: the other half is the host's own.
+//
+// The number of guests counts as the next power of two, for the rules are
+// written anew when it changes.
+func (a circumstances) mostConnections(guests int) uint32 {
+	if a.connections == 0 {
+		return enoughConnections
+	}
+	shares := 1
+	for shares < guests {
+		shares *= 2
+	}
+	return uint32(max(1, min(enoughConnections, a.connections/4/shares)))
+}
 
 // tableName is that of both tables of this bridge.
 func (c Config) tableName() string { return "banger-" + c.Bridge }
@@ -34,24 +61,24 @@ func (c Config) tableName() string { return "banger-" + c.Bridge }
 // can take that rule away and see the thing happen. (Between guests there are
 // two ways: through the host, which a rule forbids, and across the bridge,
 // which the ports' isolation does.)
-func (c Config) tables(attached []Lease, uplinks []string) []ruleset.Table {
-	return []ruleset.Table{c.packets(uplinks), c.frames(attached)}
+func (c Config) tables(attached []Lease, host circumstances) []ruleset.Table {
+	return []ruleset.Table{c.packets(host.uplinks, host.mostConnections(len(attached))), c.frames(attached)}
 }
 
 // tooMany is the comment of the rule that some kernels can't have.
 const tooMany = "more connections than a guest may have"
 
-func (c Config) packets(uplinks []string) ruleset.Table {
+func (c Config) packets(uplinks []string, most uint32) ruleset.Table {
 	ups, counted := ruleset.Links("uplinks", uplinks), ruleset.Sources("connections")
 	return ruleset.Table{
 		Family: nftables.TableFamilyINet,
 		Name:   c.tableName(),
 		Sets:   []*ruleset.Set{ups, counted},
-		Chains: []ruleset.Chain{c.fromGuests(counted), c.forwarded(ups), c.nat()},
+		Chains: []ruleset.Chain{c.fromGuests(counted, most), c.forwarded(ups), c.nat()},
 	}
 }
 
-func (c Config) fromGuests(counted *ruleset.Set) ruleset.Chain {
+func (c Config) fromGuests(counted *ruleset.Set, most uint32) ruleset.Chain {
 	self := netip.PrefixFrom(c.Addr.Addr(), 32)
 	return ruleset.Chain{
 		Name: "from_guests", Type: nftables.ChainTypeFilter,
@@ -60,7 +87,7 @@ func (c Config) fromGuests(counted *ruleset.Set) ruleset.Chain {
 			ruleset.NewRule("not from a guest", ruleset.InFromOther(c.Bridge), ruleset.Accept()),
 			ruleset.NewRule("", ruleset.Replies(), ruleset.Accept()),
 			ruleset.NewRule("would leave with a guest's address", ruleset.Invalid(), ruleset.Drop()),
-			ruleset.NewRule(tooMany, ruleset.MoreConnections(counted, mostConnections), ruleset.Drop()),
+			ruleset.NewRule(tooMany, ruleset.MoreConnections(counted, most), ruleset.Drop()),
 			ruleset.NewRule("resolver", ruleset.To(self), ruleset.UDPTo(dnsPort), ruleset.Accept()),
 			ruleset.NewRule("resolver", ruleset.To(self), ruleset.TCPTo(dnsPort), ruleset.Accept()),
 			ruleset.NewRule("gateway answers pings", ruleset.To(self), ruleset.Ping(), ruleset.Accept()),

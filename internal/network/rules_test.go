@@ -65,10 +65,26 @@ table bridge banger-banger0 {
 }
 `
 	var got string
-	for _, table := range c.tables([]Lease{c.lease(0), c.lease(5)}, []string{"br0"}) {
+	for _, table := range c.tables([]Lease{c.lease(0), c.lease(5)}, circumstances{uplinks: []string{"br0"}, connections: 1 << 18}) {
 		got += table.String()
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestEachGuestsConnections(t *testing.T) {
+	for _, tt := range []struct {
+		table, guests int
+		most          uint32
+	}{
+		{0, 9, 16384}, // the table is not there yet
+		{1 << 18, 0, 16384}, {1 << 18, 1, 16384}, {1 << 18, 4, 16384}, {1 << 18, 5, 8192}, {1 << 18, 16, 4096}, {1 << 18, 17, 2048}, {1 << 18, 253, 256},
+		{1 << 16, 1, 16384}, {1 << 16, 2, 8192},
+		{100, 200, 1},
+	} {
+		if got := (circumstances{connections: tt.table}).mostConnections(tt.guests); got != tt.most {
+			t.Errorf("each of %d guests may have %d of %d, not %d", tt.guests, got, tt.table, tt.most)
+		}
 	}
 }

@@ -28,7 +28,7 @@ type Network struct {
 	up       bool             // bridge, rules and resolver are there
 	attached map[string]Lease // by tap, as they are in the rules
 	used     map[string]bool  // taps that a VM had: never given to another
-	ups      []string         // the uplinks that the rules know
+	rulesFor circumstances    // what the rules know of the host
 	keeper   *keeper
 
 	addrMu sync.RWMutex // apart from mu, for every name query asks
@@ -242,7 +242,7 @@ func (n *Network) change(attached []Lease, links map[string]link) error {
 	if err := n.host.allowForwarding(n.cfg); err != nil {
 		return err
 	}
-	if err := n.refreshUplinks(); err != nil {
+	if err := n.refreshRules(); err != nil {
 		return err
 	}
 	if len(came) == 0 && len(went) == 0 {
@@ -309,20 +309,22 @@ func (n *Network) readyTap(l Lease, links map[string]link) error {
 
 // replaceRules writes both tables whole.
 func (n *Network) replaceRules(attached []Lease) error {
-	ups, err := n.host.uplinks()
+	now, err := n.host.circumstances()
 	if err != nil {
 		return err
 	}
-	if err := n.host.replaceRules(n.cfg.tables(attached, ups)); err != nil {
+	if err := n.host.replaceRules(n.cfg.tables(attached, now)); err != nil {
 		return err
 	}
-	n.ups = ups
+	n.host.trimConnections(n.cfg, now.mostConnections(len(attached)))
+	n.rulesFor = now
 	n.remember(attached)
 	return nil
 }
 
 // updateGuests changes only the set of guests. Where someone has taken our
-// table away, all of it is written again.
+// table away, or each guest's share of the host's connections becomes another,
+// all of it is written again.
 func (n *Network) updateGuests(came, went []Lease) error {
 	next := maps.Clone(n.attached)
 	for _, l := range went {
@@ -332,6 +334,9 @@ func (n *Network) updateGuests(came, went []Lease) error {
 		next[l.Tap] = l
 	}
 	leases := sorted(next)
+	if n.rulesFor.mostConnections(len(leases)) != n.rulesFor.mostConnections(len(n.attached)) {
+		return n.replaceRules(leases)
+	}
 	set := guestSet(nil)
 	err := n.host.updateRules(n.cfg.frames(nil), set, guestSet(went).Elements, guestSet(came).Elements)
 	if ruleset.Missing(err) {
@@ -343,10 +348,11 @@ func (n *Network) updateGuests(came, went []Lease) error {
 	return err
 }
 
-// refreshUplinks follows a host whose own way out has moved to another bridge.
-func (n *Network) refreshUplinks() error {
-	ups, err := n.host.uplinks()
-	if err != nil || slices.Equal(ups, n.ups) {
+// refreshRules follows a host whose own way out has moved to another bridge, or
+// whose table of connections has another size.
+func (n *Network) refreshRules() error {
+	now, err := n.host.circumstances()
+	if err != nil || now.equal(n.rulesFor) {
 		return err
 	}
 	return n.replaceRules(sorted(n.attached))
@@ -389,7 +395,7 @@ func (n *Network) remove(ctx context.Context, links map[string]link) error {
 	if _, there := links[n.cfg.Bridge]; there {
 		errs = append(errs, n.host.removeLink(n.cfg.Bridge))
 	}
-	errs = append(errs, n.host.removeRules(n.cfg.tables(nil, nil)), n.host.restoreForwarding(n.cfg))
+	errs = append(errs, n.host.removeRules(n.cfg.tables(nil, circumstances{})), n.host.restoreForwarding(n.cfg))
 	return errors.Join(errs...)
 }
 

@@ -26,6 +26,7 @@ type printedHost struct {
 	fails   string // the deed that fails, once
 	noTable bool   // someone has deleted our table
 	forward bool   // packets are passed between links
+	around  circumstances
 }
 
 var errNamed = errors.New("it fails, as the test asked")
@@ -59,7 +60,6 @@ func (h *printedHost) drop(name string) {
 
 func (h *printedHost) links() ([]link, error)       { return h.present, nil }
 func (h *printedHost) clash(Config) (string, error) { return h.taken, nil }
-func (h *printedHost) uplinks() ([]string, error)   { return nil, nil }
 func (h *printedHost) watchRules() (watch, error)   { return noChange{}, h.do("watch rules") }
 func (h *printedHost) openChains(Config) error      { return h.do("open chains") }
 func (h *printedHost) closeChains(Config) error     { return h.do("close chains") }
@@ -127,6 +127,9 @@ func (h *printedHost) updateRules(_ ruleset.Table, s *ruleset.Set, remove, add [
 	}
 	return h.do("%s - %s + %s", s.Name, texts(remove), texts(add))
 }
+
+func (h *printedHost) circumstances() (circumstances, error) { return h.around, nil }
+func (h *printedHost) trimConnections(Config, uint32)        {}
 
 func (h *printedHost) removeRules([]ruleset.Table) error { return h.do("remove rules") }
 
