@@ -11,7 +11,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X github.com/banger-vm/banger/api.Version=$(VERSION)
 BUILD   := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 SUDO    := $(if $(filter-out 0,$(shell id -u)),sudo,)
-TAGS    := hosttest vmtest e2e e2e,soak nested nested,soak firecracker bench
+TAGS    := hosttest hosttest,poorkernel vmtest e2e e2e,soak nested nested,soak firecracker bench
 
 PROGRAMS   := banger bangerd
 COMPANIONS := fcqemu banger-init banger-vsock-agent

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -246,33 +245,12 @@ func (s Spawn) fork(files *spawnFiles) (*os.Process, error) {
 		err   error
 	}
 	started := make(chan result, 1)
-	onThrowawayThread(func() {
+	proc.OnThrowawayThread(func() {
 		child, err := s.forkHere(files)
 		started <- result{child, err}
 	})
 	r := <-started
 	return r.child, r.err
-}
-
-// onThrowawayThread runs do on a thread that ends after it. The main thread
-// cannot end, so when the goroutine finds itself there it holds that thread
-// while another goroutine, which thus runs elsewhere, does the work.
-func onThrowawayThread(do func()) {
-	go func() {
-		runtime.LockOSThread()
-		if unix.Gettid() != unix.Getpid() {
-			do() // and leave locked: the thread ends with the goroutine
-			return
-		}
-		defer runtime.UnlockOSThread()
-		finished := make(chan struct{})
-		go func() {
-			defer close(finished)
-			runtime.LockOSThread()
-			do()
-		}()
-		<-finished
-	}()
 }
 
 func (s Spawn) forkHere(files *spawnFiles) (*os.Process, error) {

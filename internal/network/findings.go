@@ -10,6 +10,8 @@ import (
 
 	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/internal/network/firewall"
+	"github.com/banger-vm/banger/internal/network/ruleset"
+	"github.com/banger-vm/banger/internal/proc"
 )
 
 // Findings looks at what the network needs of the host and changes nothing. Each
@@ -24,6 +26,7 @@ func Findings(c Config) []api.Finding {
 		{"network names", namesFinding},
 		{"IP forwarding", forwardingFinding},
 		{"firewalls", firewallsFinding},
+		{"connection limits", limitsFinding},
 		{"network leftovers", leftoversFinding},
 	} {
 		f := check.look(c)
@@ -126,4 +129,30 @@ func firewallsFinding(Config) api.Finding {
 		return well("banger's bridge is let through in " + strings.Join(open, ", "))
 	}
 	return well("nothing drops forwarded packets by default")
+}
+
+func limitsFinding(c Config) api.Finding {
+	err := countsConnections(c)
+	switch {
+	case err == nil:
+		return well("guests leave the host its share of connections")
+	case ruleset.Missing(err):
+		return api.Finding{Level: api.LevelWarning, Detail: "this kernel cannot limit how many connections guests have: they can fill the host's table",
+			Hint: "use a kernel with CONFIG_NFT_CONNLIMIT; if it has the module (`modprobe nft_connlimit`), then `banger daemon restart`. All other rules are there"}
+	}
+	return api.Finding{Level: api.LevelWarning, Detail: fmt.Sprintf("it is not known whether guests' connections can be limited: %v", err), Hint: "run bangerd as root"}
+}
+
+// countsConnections tries the rules in a network namespace that goes with the
+// try.
+func countsConnections(c Config) error {
+	tried := make(chan error)
+	proc.OnThrowawayThread(func() {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			tried <- fmt.Errorf("cannot make a network namespace: %w", err)
+			return
+		}
+		tried <- new(ruleset.Kernel).Replace(c.tables(nil, circumstances{}))
+	})
+	return <-tried
 }

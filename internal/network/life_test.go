@@ -157,6 +157,7 @@ func TestFindings(t *testing.T) {
 	l.finds("network names", api.LevelOK, "is free")
 	l.finds("IP forwarding", api.LevelOK, "off; banger switches it on")
 	l.finds("firewalls", api.LevelOK, "nothing drops")
+	l.finds("connection limits", api.LevelOK, "its share")
 
 	n := l.network()
 	must(t, n.Set(context.Background(), l.leases(1)))
@@ -188,10 +189,13 @@ func TestLegacyTablesAreTold(t *testing.T) {
 
 func (l *lab) finds(check string, level api.Level, detail string) {
 	l.t.Helper()
-	for _, f := range Findings(l.cfg) {
-		if f.Check == check && (f.Level != level || !strings.Contains(f.Detail, detail) || level != api.LevelOK && f.Hint == "") {
-			l.t.Errorf("finding %+v, want %s: …%s…", f, level, detail)
-		}
+	all := Findings(l.cfg)
+	at := slices.IndexFunc(all, func(f api.Finding) bool { return f.Check == check })
+	if at < 0 {
+		l.t.Fatalf("there is no finding of %q", check)
+	}
+	if f := all[at]; f.Level != level || !strings.Contains(f.Detail, detail) || level != api.LevelOK && f.Hint == "" {
+		l.t.Errorf("finding %+v, want %s: …%s…", f, level, detail)
 	}
 }
 

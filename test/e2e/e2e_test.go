@@ -118,6 +118,7 @@ func run(t *testing.T, dir string) {
 			"unplug":     unplug,
 			"sleepyhost": sleepyHost,
 			"clockjump":  clockJump,
+			"poorkernel": poorKernel,
 			"hostslept":  hostSlept,
 			"guestclock": guestClock,
 			"starve":     starve,

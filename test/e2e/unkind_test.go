@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -30,6 +31,15 @@ func sleepyHost(ts *testscript.TestScript, neg bool, args []string) {
 // its next jump.
 func clockJump(ts *testscript.TestScript, neg bool, args []string) {
 	build(ts, "./clockjump", ts.MkAbs(args[0]), "")
+}
+
+// poorKernel FILE builds the network's test for a kernel that lacks something.
+func poorKernel(ts *testscript.TestScript, neg bool, args []string) {
+	cmd := exec.Command("go", "test", "-c", "-tags", "hosttest,poorkernel", "-ldflags", "-s -w", "-o", ts.MkAbs(args[0]), "../../internal/network")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if said, err := cmd.CombinedOutput(); err != nil {
+		ts.Fatalf("cannot build the network's test: %v\n%s", err, said)
+	}
 }
 
 // hostSlept DURATION VM gives bangerd the event of a suspend, and checks that
