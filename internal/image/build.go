@@ -135,7 +135,7 @@ func (s *Store) build(ctx context.Context, entry catalog.Entry, lock *os.File, r
 	if err := b.makeFilesystem(ctx); err != nil {
 		return err
 	}
-	return b.keep(archives)
+	return b.keep(ctx, archives)
 }
 
 func (b *build) step(name string) { b.store.step(name, b.report) }
@@ -206,20 +206,24 @@ func (b *build) makeFilesystem(ctx context.Context) error {
 func label(name string) string { return name[:min(len(name), 16)] }
 
 // keep makes the image durable and then visible, in this order.
-func (b *build) keep(archives []debian.Source) error {
+func (b *build) keep(ctx context.Context, archives []debian.Source) error {
 	b.step(StepKeep)
 	if err := makeDurable(b.rootfs()); err != nil {
 		return fmt.Errorf("cannot keep the filesystem: %w", err)
 	}
-	return b.store.publish(b.result(), record{
+	return b.store.publish(ctx, b.result(), record{
 		Name: b.entry.Name, Source: SourceCatalog, Kernel: b.entry.Kernel, MaxDisk: ext4.MaxDisk,
 		Created: time.Now().UTC(), Detail: b.entry.Detail, Archives: archives,
 	})
 }
 
 // publish makes an image of a directory that holds its filesystem, durable
-// already: the record is written, and then all of it shows at once.
-func (s *Store) publish(dir string, r record) error {
+// already: the record is written, and then all of it shows at once. For a client
+// who is gone it does not: nobody would know of the image.
+func (s *Store) publish(ctx context.Context, dir string, r record) error {
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
 	if err := atomicfile.WriteJSON(filepath.Join(dir, recordFile), r); err != nil {
 		return err
 	}

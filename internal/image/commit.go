@@ -103,7 +103,7 @@ func (s *Store) commit(ctx context.Context, c Commit, result string, report prog
 	if err := makeDurable(rootfs); err != nil {
 		return err
 	}
-	return s.publish(result, record{
+	return s.publish(ctx, result, record{
 		Name: c.Name, Source: SourceCommitted, Kernel: c.Kernel, MaxDisk: c.Base.MaxDisk, Created: time.Now().UTC(),
 		Detail: fmt.Sprintf("the disk of VM %s, made of image %s", c.Of, c.Base.Name), Config: c.Base.Config,
 	})

@@ -3,13 +3,10 @@ package image
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/banger-vm/banger/api"
@@ -112,53 +109,13 @@ func copied(t *testing.T, path string) string {
 	return to
 }
 
-// The environment that makes a test a commit which kills itself at a step.
-const (
-	commitKillVar  = "BANGER_TEST_KILL_COMMIT_AT"
-	commitStoreVar = "BANGER_TEST_COMMIT_STORE"
-	commitDiskVar  = "BANGER_TEST_COMMIT_DISK"
-)
-
-// TestKillAtEveryStepOfACommit kills a commit at each step by name. There is no
-// image then; the same again makes a whole one, and nothing is left beside it.
 func TestKillAtEveryStepOfACommit(t *testing.T) {
-	if step := os.Getenv(commitKillVar); step != "" {
-		s := &Store{Dir: os.Getenv(commitStoreVar)}
-		s.AtStep = func(at string) {
-			if at == step {
-				_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-			}
-		}
-		_, err := s.Commit(t.Context(), commitOf(os.Getenv(commitDiskVar)), progress.Discard)
-		t.Fatalf("it was not killed: %v", err)
-	}
-	s, disk := newStore(t), used(t)
-	for _, step := range CommitSteps() {
-		cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
-		cmd.Env = append(os.Environ(), commitKillVar+"="+step, commitStoreVar+"="+s.Dir, commitDiskVar+"="+disk)
-		out, err := cmd.CombinedOutput()
-		if fmt.Sprint(err) != "signal: killed" {
-			t.Fatalf("at %q: %v\n%s", step, err, out)
-		}
-		if _, err := s.local("mine"); err == nil {
-			t.Fatalf("at %q: there is an image", step)
-		}
-	}
-	var steps []string
-	s.AtStep = func(step string) { steps = append(steps, step) }
-	got, err := s.Commit(t.Context(), commitOf(disk), progress.Discard)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !slices.Equal(steps, CommitSteps()) {
-		t.Errorf("a commit has the steps %q, the list has %q", steps, CommitSteps())
-	}
-	if out, err := exec.Command("/sbin/e2fsck", "-fn", got.Rootfs).CombinedOutput(); err != nil {
-		t.Errorf("e2fsck: %v\n%s", err, out)
-	}
-	if left, err := filepath.Glob(filepath.Join(s.Dir, tempPrefix("*")+"*")); err != nil || len(left) > 0 {
-		t.Errorf("left of the killed commits: %q, %v", left, err)
-	}
+	killAtEveryStep(t, "mine", CommitSteps(), func() []string {
+		return []string{newStore(t).Dir, used(t)}
+	}, func(args []string) (*Store, making) {
+		s := &Store{Dir: args[0]}
+		return s, func(ctx context.Context) (Image, error) { return s.Commit(ctx, commitOf(args[1]), progress.Discard) }
+	})
 }
 
 func TestFailedCommitLeavesNothing(t *testing.T) {

@@ -55,7 +55,7 @@ func (s *Store) fetch(ctx context.Context, entry catalog.Entry, report progress.
 	if err != nil {
 		return err
 	}
-	return s.publish(result, r)
+	return s.publish(ctx, result, r)
 }
 
 func (s *Store) step(name string, report progress.Func) {

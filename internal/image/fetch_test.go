@@ -14,7 +14,6 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
 
 	"github.com/banger-vm/banger/api"
@@ -262,39 +261,14 @@ func TestInterruptedPull(t *testing.T) {
 	empty(t, s)
 }
 
-const killPull = "BANGER_TEST_KILL_PULL"
-
-// TestKilledPull kills a pull at each step; the next one finishes.
-func TestKilledPull(t *testing.T) {
-	if step := os.Getenv(killPull); step != "" {
-		s := &Store{Dir: os.Getenv(killPull + "_DIR"), Catalogs: &catalog.Set{Sources: []string{os.Getenv(killPull + "_FROM")}}}
-		s.AtStep = func(at string) {
-			if at == step {
-				_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-				select {} // the signal comes in a moment
-			}
-		}
-		_, err := s.Ensure(t.Context(), "base", progress.Discard)
-		t.Fatalf("it was not killed: %v", err)
-	}
-	p := publish(t)
-	s := p.reader(t)
-	for _, step := range []string{StepFetch, StepKeep} {
-		cmd := exec.Command(os.Args[0], "-test.run=^TestKilledPull$")
-		cmd.Env = append(os.Environ(), killPull+"="+step, killPull+"_DIR="+s.Dir, killPull+"_FROM="+s.Catalogs.Sources[0])
-		if out, err := cmd.CombinedOutput(); err == nil || err.Error() != "signal: killed" {
-			t.Fatalf("at %s: %v\n%s", step, err, out)
-		}
-		if _, err := os.Stat(filepath.Join(s.Dir, "base")); err == nil {
-			t.Errorf("at %s: there is an image", step)
-		}
-	}
-	if _, err := s.Ensure(t.Context(), "base", progress.Discard); err != nil {
-		t.Fatal(err)
-	}
-	if left, _ := filepath.Glob(filepath.Join(s.Dir, tempPrefix("base")+"*")); len(left) > 0 {
-		t.Errorf("left: %v", left)
-	}
+func TestKillAtEveryStepOfAPull(t *testing.T) {
+	killAtEveryStep(t, "base", []string{StepFetch, StepKeep}, func() []string {
+		s := publish(t).reader(t)
+		return []string{s.Dir, s.Catalogs.Sources[0]}
+	}, func(args []string) (*Store, making) {
+		s := &Store{Dir: args[0], Catalogs: &catalog.Set{Sources: args[1:]}}
+		return s, func(ctx context.Context) (Image, error) { return s.Ensure(ctx, "base", progress.Discard) }
+	})
 }
 
 func TestPullsShareTheWork(t *testing.T) {

@@ -4,7 +4,6 @@ package image
 
 import (
 	"bytes"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,13 +11,13 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/banger-vm/banger/internal/debian"
 	"github.com/banger-vm/banger/internal/image/catalog"
+	"github.com/banger-vm/banger/internal/killtest"
 	"github.com/banger-vm/banger/internal/progress"
 )
 
@@ -90,15 +89,6 @@ func TestEnsureShares(t *testing.T) {
 	checkRootfs(t, images[0].Rootfs)
 }
 
-func unfinished(t *testing.T, s *Store) []string {
-	t.Helper()
-	left, err := filepath.Glob(filepath.Join(s.Dir, ".unfinished-*"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return left
-}
-
 // checkRootfs looks into the filesystem without mounting it.
 func checkRootfs(t *testing.T, rootfs string) {
 	t.Helper()
@@ -122,29 +112,19 @@ func checkRootfs(t *testing.T, rootfs string) {
 	}
 }
 
-const killAt = "BANGER_TEST_KILL_AT"
-
 // TestKilledBuild kills a build at a step, dpkg running below it or the image
 // nearly done; the next build must clean up after it and succeed.
 func TestKilledBuild(t *testing.T) {
-	if step := os.Getenv(killAt); step != "" {
-		s := buildStore(t, os.Getenv(killAt+"_DIR"))
-		s.AtStep = func(at string) {
-			if at == step {
-				_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-			}
-		}
+	if v := killtest.Self(); v != nil {
+		s := buildStore(t, v.Args[0])
+		s.AtStep = v.AtStep
 		_, err := s.Ensure(t.Context(), "small", progress.Discard)
-		t.Fatalf("it was not killed: %v", err)
+		v.Lives(t, err)
 	}
+	t.Setenv(cacheOfParent, sharedCache())
 	s := buildStore(t, t.TempDir())
 	for _, step := range []string{debian.StepDownload, debian.StepInstall, StepKeep} {
-		cmd := exec.Command(os.Args[0], "-test.run=^TestKilledBuild$")
-		cmd.Env = append(os.Environ(), killAt+"="+step, killAt+"_DIR="+s.Dir, cacheOfParent+"="+sharedCache())
-		out, err := cmd.CombinedOutput()
-		if fmt.Sprint(err) != "signal: killed" {
-			t.Fatalf("at %s: %v\n%s", step, err, out)
-		}
+		killtest.Kill(t, step, s.Dir)
 		if _, err := os.Stat(filepath.Join(s.Dir, "small")); err == nil {
 			t.Fatalf("at %s: there is an image", step)
 		}

@@ -3,12 +3,10 @@
 package image
 
 import (
-	"fmt"
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
-	"syscall"
 	"testing"
 
 	"github.com/banger-vm/banger/internal/debian"
@@ -16,8 +14,6 @@ import (
 	"github.com/banger-vm/banger/internal/image/catalog"
 	"github.com/banger-vm/banger/internal/progress"
 )
-
-const homeVar, mirrorVar = killAt + "_HOME", killAt + "_MIRROR"
 
 // tinyStore builds an image out of two packages of an archive on the loopback,
 // by the steps of every image.
@@ -34,59 +30,21 @@ func tinyStore(t *testing.T, home, mirror string) *Store {
 	}
 }
 
-// TestKillAtEveryStepOfABuild kills the builder of an image at each step by name.
-// The next build of the same store gives a whole image, and nothing is left
-// beside it. dpkg is a program that does nothing: what is killed is the build.
+// TestKillAtEveryStepOfABuild has a dpkg that does nothing: what is killed is the
+// build.
 func TestKillAtEveryStepOfABuild(t *testing.T) {
-	if step := os.Getenv(killAt); step != "" {
-		s := tinyStore(t, os.Getenv(homeVar), os.Getenv(mirrorVar))
-		s.AtStep = func(at string) {
-			if at == step {
-				_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-			}
-		}
-		_, err := s.Ensure(t.Context(), "tiny", progress.Discard)
-		t.Fatalf("it was not killed: %v", err)
-	}
-	archive, home := archivetest.New(t), t.TempDir()
-	archive.Publish(t, "bookworm",
-		archivetest.Package{Name: "dpkg", Version: "1", Fields: "Essential: yes\nPriority: required\n", Deb: archivetest.Deb(t, map[string][]byte{
-			"usr/bin/dpkg": idleProgram(t), "etc/shadow": []byte("root:x:1::::::\n")})},
-		archivetest.Package{Name: "more", Version: "1", Deb: archivetest.Deb(t, map[string][]byte{"usr/share/more": []byte("more")})})
-	put(t, home, "keyring", string(archive.Keyring))
-	s := tinyStore(t, home, archive.URL)
-	if err := os.MkdirAll(s.Dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	for _, step := range BuildSteps() {
-		cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
-		cmd.Env = append(os.Environ(), killAt+"="+step, homeVar+"="+home, mirrorVar+"="+archive.URL, cacheOfParent+"="+sharedCache())
-		out, err := cmd.CombinedOutput()
-		if fmt.Sprint(err) != "signal: killed" {
-			t.Fatalf("at %q: %v\n%s", step, err, out)
-		}
-		if _, err := os.Stat(filepath.Join(s.Dir, "tiny")); err == nil {
-			t.Fatalf("at %q: there is an image", step)
-		}
-		if left := unfinished(t, s); len(left) > 1 {
-			t.Errorf("at %q: left %q, of more than one build", step, left)
-		}
-	}
-	var steps []string
-	s.AtStep = func(step string) { steps = append(steps, step) }
-	i, err := s.Ensure(t.Context(), "tiny", progress.Discard)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !slices.Equal(steps, BuildSteps()) {
-		t.Errorf("a build has the steps %q, the list has %q", steps, BuildSteps())
-	}
-	if out, err := exec.Command("e2fsck", "-fn", i.Rootfs).CombinedOutput(); err != nil {
-		t.Errorf("e2fsck: %v\n%s", err, out)
-	}
-	if left := unfinished(t, s); len(left) > 0 {
-		t.Errorf("left of the killed builds: %q", left)
-	}
+	killAtEveryStep(t, "tiny", BuildSteps(), func() []string {
+		archive, home := archivetest.New(t), t.TempDir()
+		archive.Publish(t, "bookworm",
+			archivetest.Package{Name: "dpkg", Version: "1", Fields: "Essential: yes\nPriority: required\n", Deb: archivetest.Deb(t, map[string][]byte{
+				"usr/bin/dpkg": idleProgram(t), "etc/shadow": []byte("root:x:1::::::\n")})},
+			archivetest.Package{Name: "more", Version: "1", Deb: archivetest.Deb(t, map[string][]byte{"usr/share/more": []byte("more")})})
+		put(t, home, "keyring", string(archive.Keyring))
+		return []string{home, archive.URL}
+	}, func(args []string) (*Store, making) {
+		s := tinyStore(t, args[0], args[1])
+		return s, func(ctx context.Context) (Image, error) { return s.Ensure(ctx, "tiny", progress.Discard) }
+	})
 }
 
 // idleProgram is a static program that does nothing and goes well.

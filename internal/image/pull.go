@@ -215,7 +215,7 @@ func (p *pull) make(ctx context.Context) (err error) {
 	if err := makeDurable(rootfs); err != nil {
 		return p.explain(fmt.Errorf("cannot keep the filesystem: %w", err))
 	}
-	if err := p.store.publish(result, p.record()); err != nil {
+	if err := p.store.publish(ctx, result, p.record()); err != nil {
 		return p.explain(err)
 	}
 	return nil

@@ -21,7 +21,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -529,48 +528,21 @@ func TestPullWithPassword(t *testing.T) {
 	}
 }
 
-// TestKilledOCIPull kills a pull at each step; the next one must finish, and leave
-// nothing twice.
-func TestKilledOCIPull(t *testing.T) {
-	pull := func(s *Store, reference string) (Image, error) {
-		return s.Pull(context.Background(), api.PullImage{Reference: reference, Name: "app"}, progress.Discard)
-	}
-	if step := os.Getenv(killAt); step != "" {
-		s := &Store{Dir: os.Getenv(killAt + "_DIR"), Cache: os.Getenv(cacheOfParent)}
-		s.AtStep = func(at string) {
-			if at == step {
-				_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-				select {}
-			}
+// TestKillAtEveryStepOfAnOCIPull: the next one finishes, and leaves nothing twice.
+func TestKillAtEveryStepOfAnOCIPull(t *testing.T) {
+	cache := t.TempDir()
+	killAtEveryStep(t, "app", PullSteps, func() []string {
+		w := newWorkbench(t, startRegistry(t, ""))
+		w.layers("app", legal(t)...)
+		return []string{t.TempDir(), cache, w.push("app")}
+	}, func(args []string) (*Store, making) {
+		s := &Store{Dir: args[0], Cache: args[1]}
+		return s, func(ctx context.Context) (Image, error) {
+			return s.Pull(ctx, api.PullImage{Reference: args[2], Name: "app"}, progress.Discard)
 		}
-		_, err := pull(s, os.Getenv(killAt+"_REF"))
-		t.Fatalf("it was not killed: %v", err)
-	}
-	w := newWorkbench(t, startRegistry(t, ""))
-	w.layers("app", legal(t)...)
-	reference := w.push("app")
-	for _, step := range PullSteps {
-		s := &Store{Dir: t.TempDir(), Cache: t.TempDir()}
-		cmd := exec.Command(os.Args[0], "-test.run=^TestKilledOCIPull$")
-		cmd.Env = append(os.Environ(), killAt+"="+step, killAt+"_DIR="+s.Dir, killAt+"_REF="+reference, cacheOfParent+"="+s.Cache)
-		out, err := cmd.CombinedOutput()
-		if fmt.Sprint(err) != "signal: killed" {
-			t.Fatalf("at %s: %v\n%s", step, err, out)
-		}
-		if _, err := os.Stat(filepath.Join(s.Dir, "app")); err == nil {
-			t.Fatalf("at %s: there is an image", step)
-		}
-		image, err := pull(s, reference)
-		if err != nil {
-			t.Fatalf("after %s: %v", step, err)
-		}
-		run(t, "e2fsck", "-fn", image.Rootfs)
-		if left := unfinished(t, s); len(left) > 0 {
-			t.Errorf("after %s: left %v", step, left)
-		}
-		if left, _ := filepath.Glob(filepath.Join(s.Cache, "oci/sha256/*.partial")); len(left) > 0 {
-			t.Errorf("after %s: left %v", step, left)
-		}
+	})
+	if left, _ := filepath.Glob(filepath.Join(cache, "oci/sha256/*.partial")); len(left) > 0 {
+		t.Errorf("left: %v", left)
 	}
 }
 

@@ -37,14 +37,14 @@ func (s *Store) Tag(ctx context.Context, name, second string) (Image, error) {
 		return Image{}, err
 	}
 	r.Name, r.Created = second, time.Now().UTC()
-	if err := s.linkAs(r, image); err != nil {
+	if err := s.linkAs(ctx, r, image); err != nil {
 		return Image{}, fmt.Errorf("cannot tag image %s: %w", name, err)
 	}
 	return s.local(second)
 }
 
 // linkAs makes the image of r, which has the file of another.
-func (s *Store) linkAs(r record, of Image) error {
+func (s *Store) linkAs(ctx context.Context, r record, of Image) error {
 	temp, err := os.MkdirTemp(s.Dir, tempPrefix(r.Name))
 	if err != nil {
 		return err
@@ -59,7 +59,7 @@ func (s *Store) linkAs(r record, of Image) error {
 			return err
 		}
 	}
-	return s.publish(result, r)
+	return s.publish(ctx, result, r)
 }
 
 // notHere is an image that only a catalog has.

@@ -61,7 +61,7 @@ func (s *Store) buildFrom(ctx context.Context, entry catalogEntry, archive *debi
 		return record{}, err
 	}
 	s.step(stepCommit, report)
-	return rec, s.commit(filepath.Join(work, "kernel"), rec)
+	return rec, s.commit(ctx, filepath.Join(work, "kernel"), rec)
 }
 
 // find picks the newest package of the first source that has one.

@@ -132,7 +132,7 @@ func (s *Store) importFiles(ctx context.Context, name string, files Files, repor
 		return record{}, err
 	}
 	s.step(stepCommit, report)
-	return rec, s.commit(kernel, rec)
+	return rec, s.commit(ctx, kernel, rec)
 }
 
 // refused is a kernel that is not right, which is its giver's matter.

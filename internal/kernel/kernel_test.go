@@ -36,7 +36,7 @@ func storeWith(t *testing.T, name string) *Store {
 	if err := os.MkdirAll(s.Dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	err := s.commit(built, record{
+	err := s.commit(t.Context(), built, record{
 		Format: recordFormat, Name: name, Version: "6.12.1-1", Release: "6.12.1-cloud", Source: SourceCatalog,
 		Created: time.Unix(1_700_000_000, 0).UTC(), Early: []earlyModule{{File: "virtio_blk.ko"}},
 	})
@@ -187,7 +187,7 @@ func TestCommitReplacesAHalfKernel(t *testing.T) {
 	put(t, filepath.Join(s.Dir, "second", "junk"), "of an old build")
 	built := filepath.Join(t.TempDir(), "built")
 	put(t, filepath.Join(built, vmlinuxFile), "whole")
-	if err := s.commit(built, record{Format: recordFormat, Name: "second"}); err != nil {
+	if err := s.commit(t.Context(), built, record{Format: recordFormat, Name: "second"}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(filepath.Join(s.Dir, "second", "junk")); !errors.Is(err, os.ErrNotExist) {

@@ -1,25 +1,17 @@
 package kernel
 
 import (
+	"context"
 	"debug/elf"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
-	"syscall"
 	"testing"
 
 	"github.com/banger-vm/banger/internal/debian"
 	"github.com/banger-vm/banger/internal/debian/archivetest"
+	"github.com/banger-vm/banger/internal/killtest"
 	"github.com/banger-vm/banger/internal/progress"
-)
-
-// The environment that makes this test a build which kills itself at a step.
-const (
-	killAtVar = "BANGER_TEST_KILL_AT"
-	homeVar   = "BANGER_TEST_HOME"
-	mirrorVar = "BANGER_TEST_MIRROR"
 )
 
 // storeAt is a store below home that builds from a mirror whose key is there.
@@ -38,128 +30,111 @@ func storeAt(t *testing.T, home, mirror string) *Store {
 	}
 }
 
-// TestKillAtEveryStepOfABuild kills the builder of a kernel at each step by
-// name. The next build of the same store, which goes on over all that the killed
-// ones left, gives a whole kernel, and nothing is left beside it.
+// making is a way to make a kernel in a store.
+type making func(ctx context.Context) (Kernel, error)
+
+// killAtEveryStep kills, at each step by name, who makes a kernel, and then has the
+// client go for whom it is made: there is no kernel then. The same again, over all
+// that the killed one left, makes a whole one, and nothing is left beside it. Arrange
+// gives what open needs, which is called in the process that is killed too.
+func killAtEveryStep(t *testing.T, name string, steps []string, arrange func() []string, open func(args []string) (*Store, making)) Kernel {
+	t.Helper()
+	if v := killtest.Self(); v != nil {
+		s, make := open(v.Args)
+		s.AtStep = v.AtStep
+		_, err := make(t.Context())
+		v.Lives(t, err)
+	}
+	args := arrange()
+	s, make := open(args)
+	var kernel Kernel
+	for _, step := range steps {
+		killtest.Kill(t, step, args...)
+		isMissing(t, s, name, "killed at "+step)
+		ctx, atStep := killtest.Gone(t, step)
+		s.AtStep = atStep
+		if _, err := make(ctx); err == nil {
+			t.Errorf("its client went at %q, and it was made", step)
+		}
+		isMissing(t, s, name, "its client went at "+step)
+		nothingUnfinished(t, s, name)
+		var went []string
+		s.AtStep = func(at string) { went = append(went, at) }
+		var err error
+		if kernel, err = make(t.Context()); err != nil {
+			t.Fatalf("after %q: %v", step, err)
+		}
+		if !slices.Equal(went, steps) {
+			t.Errorf("it goes through %q, the list has %q", went, steps)
+		}
+		for _, file := range []string{kernel.Vmlinux, kernel.Modules} {
+			if info, err := os.Stat(file); err != nil || info.Size() == 0 {
+				t.Errorf("%s: %v", file, err)
+			}
+		}
+		nothingUnfinished(t, s, name)
+		if err := s.Delete(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return kernel
+}
+
+func isMissing(t *testing.T, s *Store, name, why string) {
+	t.Helper()
+	if _, err := os.Stat(filepath.Join(s.Dir, name)); err == nil {
+		t.Fatalf("%s: there is a kernel", why)
+	}
+}
+
 func TestKillAtEveryStepOfABuild(t *testing.T) {
 	const name = "generic-6.12"
-	if step := os.Getenv(killAtVar); step != "" {
-		s := storeAt(t, os.Getenv(homeVar), os.Getenv(mirrorVar))
-		s.AtStep = func(at string) {
-			if at == step {
-				_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-			}
+	k := killAtEveryStep(t, name, Steps(), func() []string {
+		archive, home := archivetest.New(t), t.TempDir()
+		deb, err := os.ReadFile(kernelDeb(t, func(map[string][]byte) {}))
+		if err != nil {
+			t.Fatal(err)
 		}
-		_, err := s.Ensure(t.Context(), name, progress.Discard)
-		t.Fatalf("it was not killed: %v", err)
-	}
-	archive, home := archivetest.New(t), t.TempDir()
-	deb, err := os.ReadFile(kernelDeb(t, func(map[string][]byte) {}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	archive.Publish(t, "bookworm")
-	archive.Publish(t, "bookworm-security", archivetest.Package{Name: "linux-image-6.12.1-cloud-amd64", Version: "6.12.1-1", Deb: deb})
-	put(t, filepath.Join(home, "keyring"), string(archive.Keyring))
-	for _, program := range []string{"init", "agent"} {
-		put(t, filepath.Join(home, program), string(elf64(nil)))
-	}
-	for _, step := range Steps() {
-		cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
-		cmd.Env = append(os.Environ(), killAtVar+"="+step, homeVar+"="+home, mirrorVar+"="+archive.URL)
-		out, err := cmd.CombinedOutput()
-		if fmt.Sprint(err) != "signal: killed" {
-			t.Fatalf("at %q: %v\n%s", step, err, out)
+		archive.Publish(t, "bookworm")
+		archive.Publish(t, "bookworm-security", archivetest.Package{Name: "linux-image-6.12.1-cloud-amd64", Version: "6.12.1-1", Deb: deb})
+		put(t, filepath.Join(home, "keyring"), string(archive.Keyring))
+		for _, program := range []string{"init", "agent"} {
+			put(t, filepath.Join(home, program), string(elf64(nil)))
 		}
-		if _, err := os.Stat(filepath.Join(home, "kernels", name)); err == nil {
-			t.Fatalf("at %q: there is a kernel", step)
-		}
-	}
-	s := storeAt(t, home, archive.URL)
-	var steps []string
-	s.AtStep = func(step string) { steps = append(steps, step) }
-	k, err := s.Ensure(t.Context(), name, progress.Discard)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !slices.Equal(steps, Steps()) {
-		t.Errorf("a build has the steps %q, the list has %q", steps, Steps())
-	}
-	if k.Version != "6.12.1-1" || k.Release != "6.12.1-cloud" {
+		return []string{home, archive.URL}
+	}, func(args []string) (*Store, making) {
+		s := storeAt(t, args[0], args[1])
+		return s, func(ctx context.Context) (Kernel, error) { return s.Ensure(ctx, name, progress.Discard) }
+	})
+	if k.Version != "6.12.1-1" || k.Release != "6.12.1-cloud" || k.Initramfs == "" {
 		t.Errorf("the kernel is %+v", k)
 	}
-	for _, file := range []string{k.Vmlinux, k.Initramfs, k.Modules} {
-		if info, err := os.Stat(file); err != nil || info.Size() == 0 {
-			t.Errorf("%s: %v", file, err)
-		}
-	}
-	if left := unfinished(t, s.Dir, name); len(left) > 0 {
-		t.Errorf("left of the killed builds: %q", left)
-	}
 }
 
-// TestKillAtEveryStepOfAnImport kills an import at each step by name. There is no
-// kernel then; the same again makes a whole one, and nothing is left beside it.
 func TestKillAtEveryStepOfAnImport(t *testing.T) {
-	const name = "mine"
-	take := func(s *Store, home string) (Kernel, error) {
-		return s.Import(t.Context(), name, Files{Vmlinux: filepath.Join(home, "vmlinux"), Modules: filepath.Join(home, "modules")}, progress.Discard)
-	}
-	if step := os.Getenv(killAtVar); step != "" {
-		home := os.Getenv(homeVar)
-		s := &Store{Dir: filepath.Join(home, "kernels"), AtStep: func(at string) {
-			if at == step {
-				_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-			}
-		}}
-		_, err := take(s, home)
-		t.Fatalf("it was not killed: %v", err)
-	}
-	home := t.TempDir()
-	put(t, filepath.Join(home, "vmlinux"), string(fakeVmlinux(elf.EM_X86_64, whole...)))
-	put(t, filepath.Join(home, "modules", testRelease, "modules.order"), "")
-	var steps []string
-	s := &Store{Dir: filepath.Join(home, "kernels"), AtStep: func(step string) { steps = append(steps, step) }}
-	for _, step := range ImportSteps() {
-		cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
-		cmd.Env = append(os.Environ(), killAtVar+"="+step, homeVar+"="+home)
-		out, err := cmd.CombinedOutput()
-		if fmt.Sprint(err) != "signal: killed" {
-			t.Fatalf("at %q: %v\n%s", step, err, out)
-		}
-		if _, err := s.Show(name); err == nil {
-			t.Fatalf("at %q: there is a kernel", step)
-		}
-	}
-	k, err := take(s, home)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !slices.Equal(steps, ImportSteps()) {
-		t.Errorf("an import has the steps %q, the list has %q", steps, ImportSteps())
-	}
-	for _, file := range []string{k.Vmlinux, k.Modules} {
-		if info, err := os.Stat(file); err != nil || info.Size() == 0 {
-			t.Errorf("%s: %v", file, err)
-		}
-	}
-	if left := unfinished(t, s.Dir, name); len(left) > 0 {
-		t.Errorf("left of the killed imports: %q", left)
-	}
+	killAtEveryStep(t, "mine", ImportSteps(), func() []string {
+		home := t.TempDir()
+		put(t, filepath.Join(home, "vmlinux"), string(fakeVmlinux(elf.EM_X86_64, whole...)))
+		put(t, filepath.Join(home, "modules", testRelease, "modules.order"), "")
+		return []string{home}
+	}, func(args []string) (*Store, making) {
+		s := &Store{Dir: filepath.Join(args[0], "kernels")}
+		files := Files{Vmlinux: filepath.Join(args[0], "vmlinux"), Modules: filepath.Join(args[0], "modules")}
+		return s, func(ctx context.Context) (Kernel, error) { return s.Import(ctx, "mine", files, progress.Discard) }
+	})
 }
 
-// unfinished gives what is in a store beside its kernel and the kernel's lock.
-func unfinished(t *testing.T, dir, name string) []string {
+// nothingUnfinished looks what is in a store beside its kernel and the kernel's
+// lock.
+func nothingUnfinished(t *testing.T, s *Store, name string) {
 	t.Helper()
-	entries, err := os.ReadDir(dir)
+	entries, err := os.ReadDir(s.Dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var left []string
 	for _, e := range entries {
 		if e.Name() != name && e.Name() != "."+name+".lock" {
-			left = append(left, e.Name())
+			t.Errorf("%s is left", e.Name())
 		}
 	}
-	return left
 }

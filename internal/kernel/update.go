@@ -115,8 +115,12 @@ func (s *Store) Delete(ctx context.Context, name string) error {
 }
 
 // commit writes the record and puts the whole kernel in its place. An older one
-// there takes the place of the build, in the same moment.
-func (s *Store) commit(built string, rec record) error {
+// there takes the place of the build, in the same moment. For a client who is gone it
+// does not: nobody would know of the kernel.
+func (s *Store) commit(ctx context.Context, built string, rec record) error {
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
 	if err := atomicfile.WriteJSON(filepath.Join(built, recordFile), rec); err != nil {
 		return err
 	}

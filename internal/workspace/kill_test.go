@@ -2,43 +2,26 @@ package workspace_test
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 
+	"github.com/banger-vm/banger/internal/killtest"
 	"github.com/banger-vm/banger/internal/workspace"
 )
 
-// The environment that makes a test a put, or a pull, which kills itself at a
-// step.
-const (
-	killAtVar = "BANGER_TEST_KILL_AT"
-	storeVar  = "BANGER_TEST_STORE"
-	hostVar   = "BANGER_TEST_HOST"
-	guestVar  = "BANGER_TEST_GUEST"
-	socketVar = "BANGER_TEST_SOCKET"
-)
-
-// victim does what it is named after in a process of its own.
-func victim(t *testing.T, deed func(store workspace.Store, target workspace.Target, host string) error) {
-	step := os.Getenv(killAtVar)
-	store := workspace.Store{Dir: os.Getenv(storeVar), AtStep: func(at string) {
-		if at == step {
-			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-		}
-	}}
+// victim does what it is named after, in a process of its own that kills itself.
+func victim(t *testing.T, self *killtest.Victim, deed func(store workspace.Store, target workspace.Target, host string) error) {
+	dir, host, guest, socket := self.Args[0], self.Args[1], self.Args[2], self.Args[3]
 	dial := func(ctx context.Context) (io.ReadWriteCloser, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", os.Getenv(socketVar))
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}
-	err := deed(store, workspace.Target{VM: "0badcafe", Name: "box", Guest: os.Getenv(guestVar), Dial: dial}, os.Getenv(hostVar))
-	t.Fatalf("it was not killed: %v", err)
+	store := workspace.Store{Dir: dir, AtStep: self.AtStep}
+	self.Lives(t, deed(store, workspace.Target{VM: "0badcafe", Name: "box", Guest: guest, Dial: dial}, host))
 }
 
 // kill has a process of this test kill itself at a step.
@@ -60,13 +43,7 @@ func (w *world) kill(t *testing.T, step, host, guest string) {
 			}()
 		}
 	}()
-	name, _, _ := strings.Cut(t.Name(), "/")
-	cmd := exec.Command(os.Args[0], "-test.run=^"+name+"$")
-	cmd.Env = append(os.Environ(), killAtVar+"="+step, storeVar+"="+w.store.Dir, hostVar+"="+host, guestVar+"="+guest, socketVar+"="+socket)
-	out, err := cmd.CombinedOutput()
-	if fmt.Sprint(err) != "signal: killed" {
-		t.Fatalf("at %q: %v\n%s", step, err, out)
-	}
+	killtest.Kill(t, step, w.store.Dir, host, guest, socket)
 }
 
 func put(store workspace.Store, target workspace.Target, host string) error {
@@ -83,8 +60,8 @@ func put(store workspace.Store, target workspace.Target, host string) error {
 // first time and with changes. The same again brings it in, and nothing is left
 // of the killed ones.
 func TestKillAtEveryStepOfAPut(t *testing.T) {
-	if os.Getenv(killAtVar) != "" {
-		victim(t, put)
+	if self := killtest.Self(); self != nil {
+		victim(t, self, put)
 	}
 	t.Parallel()
 	dir := repository(t)
@@ -150,8 +127,8 @@ func TestStepsAreThoseOfTheLists(t *testing.T) {
 // TestKillAtEveryStepOfAPull kills who brings the work back at each step. The
 // same again brings it, once.
 func TestKillAtEveryStepOfAPull(t *testing.T) {
-	if os.Getenv(killAtVar) != "" {
-		victim(t, func(store workspace.Store, target workspace.Target, _ string) error {
+	if self := killtest.Self(); self != nil {
+		victim(t, self, func(store workspace.Store, target workspace.Target, _ string) error {
 			c, err := store.Look(context.Background(), target.VM, target.Guest, target.Dial)
 			if err != nil {
 				return err

@@ -114,7 +114,10 @@ func checkRedirect(ref Reference) func(*http.Request, []*http.Request) error {
 // credentials asks Docker's configuration, and the helpers that it names,
 // which may hang.
 func credentials(ctx context.Context, target authn.Resource) (authn.Authenticator, error) {
-	ctx, cancel := context.WithTimeout(ctx, helperTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, helperTimeout, &api.Error{
+		Kind: api.KindUnauthorized, Message: "the credential helper for " + target.RegistryStr() + " does not answer",
+		Hint: "look at credHelpers and credsStore in ~/.docker/config.json",
+	})
 	defer cancel()
 	type answer struct {
 		auth authn.Authenticator
@@ -127,15 +130,16 @@ func credentials(ctx context.Context, target authn.Resource) (authn.Authenticato
 	}()
 	select {
 	case a := <-answered:
-		if a.err != nil {
+		if a.err == nil {
+			return a.auth, nil
+		}
+		if ctx.Err() == nil {
 			return nil, &api.Error{Kind: api.KindUnauthorized, Message: fmt.Sprintf("cannot get the credentials for %s: %v", target.RegistryStr(), a.err),
 				Hint: "look at ~/.docker/config.json and the helpers it names; `docker login` writes it anew"}
 		}
-		return a.auth, nil
 	case <-ctx.Done():
-		return nil, &api.Error{Kind: api.KindUnauthorized, Message: "the credential helper for " + target.RegistryStr() + " does not answer",
-			Hint: "look at credHelpers and credsStore in ~/.docker/config.json"}
 	}
+	return nil, context.Cause(ctx)
 }
 
 // resolve follows indexes down to a manifest.
