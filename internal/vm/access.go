@@ -60,9 +60,9 @@ func (m *Manager) reachable(ctx context.Context, nameOrID string, wait api.Wait)
 	if err != nil {
 		return nil, nil, err
 	}
-	r := v.running()
-	if r == nil {
-		return nil, nil, require(v.record(), "reach", api.StateRunning)
+	r, err := v.current(ctx)
+	if err != nil {
+		return nil, nil, err
 	}
 	if rec := v.record(); rec.State == api.StatePaused {
 		return nil, nil, &api.Error{Kind: api.KindWrongState, Message: fmt.Sprintf("VM %s is paused: %s", rec.Name, rec.Reason),
@@ -70,9 +70,33 @@ func (m *Manager) reachable(ctx context.Context, nameOrID string, wait api.Wait)
 	}
 	err = v.within(ctx, m.StageTimeout, r, wait)
 	if errors.Is(err, errVMMEnded) {
-		return nil, nil, &api.Error{Kind: api.KindWrongState, Message: fmt.Sprintf("VM %s ended", v.record().Name), Hint: hintFor(v.record())}
+		return nil, nil, v.hasEnded()
 	}
 	return v, r, err
+}
+
+// current gives the run of a VM that runs. When its start is about to be over, or
+// its end is being dealt with, that is waited for.
+func (v *machine) current(ctx context.Context) (*run, error) {
+	if r := v.running(); r != nil {
+		return r, nil
+	}
+	if err := require(v.record(), "reach", api.StateRunning); err != nil {
+		return nil, err
+	}
+	end, err := v.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	end()
+	if r := v.running(); r != nil {
+		return r, nil
+	}
+	return nil, v.hasEnded()
+}
+
+func (v *machine) hasEnded() error {
+	return &api.Error{Kind: api.KindWrongState, Message: fmt.Sprintf("VM %s ended", v.record().Name), Hint: hintFor(v.record())}
 }
 
 func (v *machine) guestError(err error) error {

@@ -216,6 +216,8 @@ func (r *run) await(ctx context.Context, wait api.Wait) error {
 		there, trouble, changed := r.reached(wait), r.trouble, r.changed
 		r.mu.Unlock()
 		switch {
+		case r.over():
+			return errVMMEnded
 		case there:
 			return nil
 		case trouble != nil:

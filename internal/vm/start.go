@@ -33,6 +33,9 @@ func (m *Manager) Start(ctx context.Context, nameOrID string, wait api.Wait, rep
 	}
 	runs := v.describe()
 	if err := v.awaitStage(ctx, r, wait, report); err != nil {
+		if r.over() {
+			runs.VMM = nil
+		}
 		return runs, err
 	}
 	return v.describe(), nil

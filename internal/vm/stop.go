@@ -112,15 +112,15 @@ func (v *machine) shutDown(ctx context.Context, r *run, req api.StopRequest) (bo
 	}
 }
 
-// keepRunning takes back a stop that was interrupted: if the guest goes down
-// all the same, its last word says so.
+// keepRunning takes back a stop that was interrupted, unless it is over by now: if
+// the guest goes down later all the same, its last word says so.
 func (v *machine) keepRunning(r *run) error {
-	select {
-	case <-r.settled:
-		return nil
-	default:
+	if !r.over() {
 		return v.become(api.StateRunning, "its stop was interrupted")
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), killTimeout)
+	defer cancel()
+	return v.awaitSettled(ctx, r)
 }
 
 // kill ends the VMM as a power cut would and waits until that is settled.
@@ -130,6 +130,11 @@ func (v *machine) kill(ctx context.Context, r *run) error {
 	if err := r.process.Kill(ctx); err != nil {
 		return err
 	}
+	return v.awaitSettled(ctx, r)
+}
+
+// awaitSettled waits until what a VMM left that has ended is cleared away.
+func (v *machine) awaitSettled(ctx context.Context, r *run) error {
 	select {
 	case <-r.settled:
 		return nil
