@@ -89,11 +89,11 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	kill := killAt(os.Getenv("BANGERD_KILL_AT"))
+	halt := haltAt(os.Getenv("BANGERD_HALT"))
 	archive := debian.Options{Cache: filepath.Join(paths.Cache, "debian"), Mirror: cfg.Mirror, SecurityMirror: cfg.SecurityMirror}
-	images := &image.Store{Dir: paths.Images(), Cache: paths.Cache, Debian: archive, AtStep: kill, Catalogs: &catalog.Set{Sources: cfg.Catalogs}}
+	images := &image.Store{Dir: paths.Images(), Cache: paths.Cache, Debian: archive, AtStep: halt, Catalogs: &catalog.Set{Sources: cfg.Catalogs}}
 	kernels := &kernel.Store{
-		Dir: paths.Kernels(), Debian: archive, AtStep: kill,
+		Dir: paths.Kernels(), Debian: archive, AtStep: halt,
 		Init:  filepath.Join(companions, "banger-init"),
 		Agent: filepath.Join(companions, "banger-vsock-agent"),
 	}
@@ -124,7 +124,7 @@ func run(ctx context.Context) error {
 		BootTimeout:  cfg.BootTimeout,
 		StageTimeout: cfg.BootTimeout,
 		Log:          log,
-		AtStep:       kill,
+		AtStep:       halt,
 	})
 	if err := vms.Reconcile(ctx); err != nil {
 		return err
@@ -254,13 +254,19 @@ func hostClock(told string) (interface {
 	return hostclock.OpenKernel()
 }
 
-// killAt ends this process at the step named, as kill -9 would: for the tests
-// that try every step.
-func killAt(step string) func(string) {
-	return func(name string) {
-		if step != "" && name == step {
-			_ = unix.Kill(os.Getpid(), unix.SIGKILL)
-			select {}
+// haltAt halts whatever comes to a step that dir has a FIFO of the name of, just
+// before the step's deed, until somebody has opened the FIFO for writing and closed
+// it: for the tests that kill somebody at every step.
+func haltAt(dir string) func(step string) {
+	if dir == "" {
+		return func(string) {}
+	}
+	return func(step string) {
+		gate, err := os.Open(filepath.Join(dir, step)) // waits for who opens it for writing
+		if err != nil {
+			return
 		}
+		defer gate.Close()
+		_, _ = io.Copy(io.Discard, gate)
 	}
 }

@@ -44,11 +44,11 @@ func (s *steps) do(ctx context.Context, name string, deed func() error) error {
 	if !known[name] {
 		panic("step without a name in the lists: " + name)
 	}
+	s.report(progress.Event{Step: name})
+	s.m.AtStep(name)
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
-	s.report(progress.Event{Step: name})
-	s.m.AtStep(name)
 	begun := time.Now()
 	err := deed()
 	s.took = append(s.took, api.Step{Name: name, Took: time.Since(begun)})

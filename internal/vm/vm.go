@@ -85,7 +85,7 @@ type Options struct {
 	StageTimeout time.Duration
 	Log          *slog.Logger
 	// AtStep is called with the name of each step just before its deed, so
-	// that a test can kill the daemon exactly there.
+	// that a test can halt it exactly there and kill somebody.
 	AtStep func(step string)
 }
 

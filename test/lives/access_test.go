@@ -19,7 +19,7 @@ const nobody = 65534
 // is sent away even where the directories have been opened to all.
 func TestADaemonServesItsUserOnly(t *testing.T) {
 	s := newStation(t)
-	s.start("")
+	s.start()
 	s.run("one")
 	socket := filepath.Join(s.runtime, "banger/bangerd.sock")
 	if said, err := s.ask(socket, nobody); err == nil {
@@ -54,7 +54,7 @@ func (s *station) ask(socket string, uid uint32) (string, error) {
 // What a VM has is closed to all but its user and its VMM's.
 func TestWhatAVMHasIsClosedToOthers(t *testing.T) {
 	s := newStation(t)
-	s.start("")
+	s.start()
 	v := s.run("one")
 	state, run := filepath.Join(s.stateDir(), v.ID), s.runDir(v.ID)
 	for path, want := range map[string]fs.FileMode{

@@ -41,7 +41,7 @@ func TestGuestsClocksAfterTheHostSlept(t *testing.T) {
 	s := newStation(t)
 	s.clock = filepath.Join(s.dir, "clock")
 	s.check(unix.Mkfifo(s.clock, 0o600))
-	s.start("")
+	s.start()
 	for _, name := range []string{"one", "two"} {
 		s.run(name)
 		s.exec(name, "shift")
@@ -60,7 +60,7 @@ func TestGuestsClocksAfterTheHostSlept(t *testing.T) {
 		}
 	}
 	s.kill()
-	s.start("")
+	s.start()
 	s.exec("one", "shift")
 	s.hostSlept("9h")
 	s.awaitLine("one", "the host slept for 9h0m0s, and the guest's clock is set", 1)

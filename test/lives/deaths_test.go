@@ -3,10 +3,8 @@
 package lives
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -16,25 +14,14 @@ import (
 	"github.com/banger-vm/banger/internal/testenv"
 )
 
-// killVMM ends a VMM from outside.
-func (s *station) killVMM(id string) {
-	s.Helper()
-	for _, pid := range vmms(filepath.Join(s.runtime, "banger/vm", id)) {
-		var n int
-		fmt.Sscan(pid, &n)
-		s.check(syscall.Kill(n, syscall.SIGKILL))
-		s.check(testenv.AwaitEnd(n, patience))
-	}
-}
-
 func TestKilledVMMOfARunningVM(t *testing.T) {
 	s := newStation(t)
-	s.start("")
+	s.start()
 	v := s.run("one")
-	s.killVMM(v.ID)
+	s.endProcess(v.VMM.PID)
 	v = s.awaitState("one", is(api.StateFailed))
-	if want := "the VMM was killed by signal 9"; v.Reason != want {
-		t.Errorf("the reason is %q, not %q", v.Reason, want)
+	if v.Reason != killedVMM {
+		t.Errorf("the reason is %q, not %q", v.Reason, killedVMM)
 	}
 	s.agrees()
 	_, err := s.client.StartVM(s.ctx(), "one", api.StartRequest{}, nil)
@@ -46,98 +33,14 @@ func TestKilledVMMOfARunningVM(t *testing.T) {
 
 func TestKilledVMMOfAnAdoptedVM(t *testing.T) {
 	s := newStation(t)
-	s.start("")
+	s.start()
 	v := s.run("one")
 	s.kill()
-	s.start("")
-	s.killVMM(v.ID)
+	s.start()
+	s.endProcess(v.VMM.PID)
 	s.awaitState("one", is(api.StateFailed))
 	s.agrees()
 	s.empty()
-}
-
-// atStep runs a command and calls deed when it reports a step. The step's own
-// deed goes on meanwhile.
-func atStep(step string, deed func()) func(api.StepEvent) {
-	done := false
-	return func(e api.StepEvent) {
-		if e.Name == step && !done {
-			done = true
-			deed()
-		}
-	}
-}
-
-// A VMM that is killed while its VM starts, at a step where there is one.
-func TestKilledVMMDuringAStart(t *testing.T) {
-	for _, step := range []string{"start.identity", "start.configure", "start.boot", "start.agent"} {
-		t.Run(step, func(t *testing.T) {
-			s := newStation(t)
-			s.start("")
-			_, err := s.client.Create(s.ctx(), api.CreateRequest{Name: "one", NoStart: true}, nil)
-			s.check(err)
-			v := s.vm("one")
-			_, err = s.client.StartVM(s.ctx(), "one", api.StartRequest{}, atStep(step, func() { s.killVMM(v.ID) }))
-			v = s.vm("one")
-			if err == nil { // the start was quicker than the kill
-				v = s.awaitState("one", is(api.StateFailed))
-			} else if v.State != api.StateCreated {
-				t.Errorf("after a failed first start (%v) it is %s: %s", err, v.State, v.Reason)
-			}
-			s.agrees()
-			_, err = s.client.StartVM(s.ctx(), "one", api.StartRequest{}, nil)
-			s.check(err)
-			s.agrees()
-			s.empty()
-		})
-	}
-}
-
-func TestKilledVMMDuringAStop(t *testing.T) {
-	s := newStation(t)
-	s.start("")
-	v := s.run("one")
-	s.exec("one", "deaf")
-	v, err := s.client.StopVM(s.ctx(), "one", api.StopRequest{}, atStep("stop.shutdown", func() { s.killVMM(v.ID) }))
-	s.check(err)
-	if v.State != api.StateStopped {
-		t.Errorf("it is %s: %s", v.State, v.Reason)
-	}
-	s.agrees()
-	s.empty()
-}
-
-func TestKilledVMMDuringADelete(t *testing.T) {
-	s := newStation(t)
-	s.start("")
-	v := s.run("one")
-	s.check(s.client.DeleteVM(s.ctx(), "one", atStep("delete.record", func() { s.killVMM(v.ID) })))
-	s.agrees()
-	s.empty()
-}
-
-// A client that is killed closes its connection, and so does one whose context
-// ends. What it had begun is taken back.
-func TestKilledClient(t *testing.T) {
-	steps := []string{"create.image", "create.disk", "create.commit", "start.network", "start.spawn", "start.configure", "start.agent"}
-	for _, remove := range []bool{false, true} {
-		for _, step := range steps {
-			t.Run(fmt.Sprintf("%s remove=%v", step, remove), func(t *testing.T) {
-				s := newStation(t)
-				s.start("")
-				ctx, cancel := context.WithCancel(s.ctx())
-				created, err := s.client.Create(ctx, api.CreateRequest{Name: "one", Remove: remove}, atStep(step, cancel))
-				if err == nil {
-					created.Close()
-				}
-				s.settled("one")
-				s.agrees()
-				s.run("two")
-				s.agrees()
-				s.empty()
-			})
-		}
-	}
 }
 
 // settled returns when nothing is under way with a VM: its log ends when it is
@@ -156,28 +59,9 @@ func (s *station) settled(name string) {
 	}
 }
 
-func TestKilledClientOfAStart(t *testing.T) {
-	for _, step := range []string{"start.kernel", "start.network", "start.spawn", "start.configure", "start.agent"} {
-		t.Run(step, func(t *testing.T) {
-			s := newStation(t)
-			s.start("")
-			s.run("one")
-			_, err := s.client.StopVM(s.ctx(), "one", api.StopRequest{}, nil)
-			s.check(err)
-			ctx, cancel := context.WithCancel(s.ctx())
-			_, _ = s.client.StartVM(ctx, "one", api.StartRequest{}, atStep(step, cancel))
-			s.awaitState("one", func(v api.VM) bool { return v.State == api.StateRunning || v.State == api.StateStopped })
-			_, err = s.client.RestartVM(s.ctx(), "one", api.StartRequest{}, nil)
-			s.check(err)
-			s.agrees()
-			s.empty()
-		})
-	}
-}
-
 func TestSessionEndsWithItsClient(t *testing.T) {
 	s := newStation(t)
-	s.start("")
+	s.start()
 	created, err := s.client.Create(s.ctx(), api.CreateRequest{Name: "one", Remove: true}, nil)
 	s.check(err)
 	s.agrees()
@@ -191,12 +75,12 @@ func TestSessionEndsWithItsClient(t *testing.T) {
 
 func TestAVMSurvivesItsDaemon(t *testing.T) {
 	s := newStation(t)
-	s.start("")
+	s.start()
 	v := s.run("one")
 	boot := s.exec("one", "boot")
 	for _, end := range []func(){s.kill, s.stop} {
 		end()
-		s.start("")
+		s.start()
 		if now := s.exec("one", "boot"); now != boot {
 			t.Error("it is another boot")
 		}
@@ -213,7 +97,7 @@ func TestWhatAGuestDidMeanwhile(t *testing.T) {
 	for _, end := range endings {
 		t.Run(end.word, func(t *testing.T) {
 			s := newStation(t)
-			s.start("")
+			s.start()
 			v := s.run("one")
 			boot := s.exec("one", "boot")
 			s.kill()
@@ -221,7 +105,7 @@ func TestWhatAGuestDidMeanwhile(t *testing.T) {
 			if end.word == "reboot" || end.word == "panic" {
 				s.check(testenv.AwaitEnd(v.VMM.PID, patience))
 			}
-			s.start("")
+			s.start()
 			v = s.awaitState("one", func(v api.VM) bool {
 				return v.State == end.state && (v.VMM == nil || s.exec("one", "boot") != boot)
 			})
@@ -238,13 +122,13 @@ func TestWhatAGuestDidMeanwhile(t *testing.T) {
 // the start to the next one.
 func TestDaemonEndsWhileAGuestRestarts(t *testing.T) {
 	s := newStation(t)
-	s.start("")
+	s.start()
 	v := s.run("one")
 	boot := s.exec("one", "boot")
 	s.end("one", "reboot")
 	s.awaitState("one", hasLost(v.VMM.PID))
 	s.stop()
-	s.start("")
+	s.start()
 	s.awaitState("one", is(api.StateRunning))
 	if s.exec("one", "boot") == boot {
 		t.Error("it is the same boot")
@@ -260,7 +144,7 @@ func hasLost(pid int) func(api.VM) bool {
 
 func TestStopWhileAGuestRestarts(t *testing.T) {
 	s := newStation(t)
-	s.start("")
+	s.start()
 	v := s.run("one")
 	s.end("one", "reboot")
 	s.awaitState("one", hasLost(v.VMM.PID))
@@ -272,14 +156,14 @@ func TestStopWhileAGuestRestarts(t *testing.T) {
 			t.Errorf("it is %s: %s", v.State, v.Reason)
 		}
 		end()
-		s.start("")
+		s.start()
 	}
 	s.empty()
 }
 
 func TestStopAndStartRightAfterAPoweroff(t *testing.T) {
 	s := newStation(t)
-	s.start("")
+	s.start()
 	s.run("one")
 	s.end("one", "poweroff")
 	v, err := s.client.StopVM(s.ctx(), "one", api.StopRequest{}, nil)
@@ -297,18 +181,13 @@ func TestStopAndStartRightAfterAPoweroff(t *testing.T) {
 // Without the keeper of consoles the end is unseen, and that is said.
 func TestKilledKeeper(t *testing.T) {
 	s := newStation(t)
-	s.start("")
+	s.start()
 	v := s.run("one")
 	s.kill()
-	for _, pid := range s.processes() {
-		if pid != v.VMM.PID {
-			s.check(syscall.Kill(pid, syscall.SIGKILL))
-			s.check(testenv.AwaitEnd(pid, patience))
-		}
-	}
+	s.killKeepers()
 	s.tellGuest(v.ID, "reboot")
 	s.check(testenv.AwaitEnd(v.VMM.PID, patience))
-	s.start("")
+	s.start()
 	v = s.vm("one")
 	if v.State != api.StateFailed || v.Reason != "it ended unseen" {
 		t.Errorf("it is %s: %s", v.State, v.Reason)
@@ -320,14 +199,9 @@ func TestKilledKeeper(t *testing.T) {
 // A keeper that dies beside a living daemon is replaced.
 func TestKilledKeeperBesideTheDaemon(t *testing.T) {
 	s := newStation(t)
-	s.start("")
-	v := s.run("one")
-	for _, pid := range s.processes() {
-		if pid != v.VMM.PID && pid != s.daemon.cmd.Process.Pid {
-			s.check(syscall.Kill(pid, syscall.SIGKILL))
-			s.check(testenv.AwaitEnd(pid, patience))
-		}
-	}
+	s.start()
+	s.run("one")
+	s.killKeepers()
 	s.run("two")
 	_, err := s.client.StopVM(s.ctx(), "one", api.StopRequest{}, nil)
 	s.check(err)
@@ -351,12 +225,12 @@ func TestStoppedVMM(t *testing.T) {
 		for _, adopted := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s adopted=%v", name, adopted), func(t *testing.T) {
 				s := newStation(t)
-				s.start("")
+				s.start()
 				v := s.run("one")
 				s.check(syscall.Kill(v.VMM.PID, syscall.SIGSTOP))
 				if adopted {
 					s.kill()
-					s.start("")
+					s.start()
 				}
 				s.agrees()
 				begun := time.Now()
@@ -373,9 +247,9 @@ func TestStoppedVMM(t *testing.T) {
 
 func TestASecondDaemonSaysSoAndEnds(t *testing.T) {
 	s := newStation(t)
-	s.start("")
+	s.start()
 	s.run("one")
-	second, said := s.launch("")
+	second, said := s.launch()
 	if !strings.Contains(said, "another bangerd works on") {
 		t.Errorf("it said %q", said)
 	}

@@ -17,7 +17,7 @@ import (
 // answers.
 func TestAFloodOfOneAgentHarmsNoOther(t *testing.T) {
 	s := newStation(t)
-	s.start("")
+	s.start()
 	s.run("bad")
 	s.run("good")
 	s.exec("good", "true")

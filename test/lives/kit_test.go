@@ -65,7 +65,7 @@ func inWorld(tests func() int) (int, error) {
 	return tests(), nil
 }
 
-// build makes bangerd, the VMM, and what stands for the guest's programs, which
+// build makes banger, bangerd, the VMM, and what stands for the guest's programs, which
 // no guest here looks at.
 func build() error {
 	companions := filepath.Join(programs, "lib/banger")
@@ -77,7 +77,7 @@ func build() error {
 			return err
 		}
 	}
-	for path, source := range map[string]string{"bin/bangerd": "../../cmd/bangerd", "vmm": "./vmm"} {
+	for path, source := range map[string]string{"bin/banger": "../../cmd/banger", "bin/bangerd": "../../cmd/bangerd", "vmm": "./vmm"} {
 		out, err := exec.Command("go", "build", "-o", filepath.Join(programs, path), source).CombinedOutput()
 		if err != nil {
 			return fmt.Errorf("cannot build %s: %w\n%s", source, err, out)
@@ -99,8 +99,11 @@ type station struct {
 	dir     string // all but the runtime directory
 	runtime string
 	clock   string // a FIFO that says when the host slept; "" is the kernel's clock
+	halts   string // where a FIFO halts the daemon at the step that it is named for
+	log     journal
 	daemon  *daemon
 	client  *client.Client
+	said    *command // what banger was told last
 }
 
 const (
@@ -116,12 +119,12 @@ func newStation(t *testing.T) *station {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &station{T: t, dir: t.TempDir(), runtime: runtime}
+	s := &station{T: t, dir: t.TempDir(), runtime: runtime, halts: t.TempDir()}
 	s.client = client.New(client.Options{Runtime: filepath.Join(runtime, "banger")})
 	t.Cleanup(s.tidy)
 	s.check(os.MkdirAll(filepath.Join(s.dir, "home"), 0o755))
 	s.makeKernel()
-	s.start("")
+	s.start()
 	_, err = s.client.RegisterImage(t.Context(), api.RegisterImage{Name: image, Rootfs: filepath.Join(programs, "rootfs.ext4")})
 	s.check(err)
 	s.stop()
@@ -174,28 +177,27 @@ func (s *station) runDir(id string) string { return filepath.Join(s.runtime, "ba
 // daemon is one process of bangerd.
 type daemon struct {
 	cmd  *exec.Cmd
-	log  string
 	done chan struct{} // closed when it has ended
 }
 
-// launch starts a bangerd that kills itself at a step, and gives what it said
-// of its start.
-func (s *station) launch(killAt string) (*daemon, string) {
+// launch starts a bangerd and gives what it said of its start.
+func (s *station) launch() (*daemon, string) {
 	s.Helper()
 	ready, tell, err := os.Pipe()
 	s.check(err)
 	defer ready.Close()
-	log, err := os.OpenFile(filepath.Join(s.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	told, log, err := os.Pipe()
 	s.check(err)
-	defer log.Close()
-	d := &daemon{cmd: exec.Command(filepath.Join(programs, "bin/bangerd")), log: log.Name(), done: make(chan struct{})}
+	go s.log.keep(told)
+	d := &daemon{cmd: exec.Command(filepath.Join(programs, "bin/bangerd")), done: make(chan struct{})}
 	d.cmd.Dir = "/"
-	d.cmd.Env = append(s.env(), client.ReadyEnv+"=3", "BANGERD_KILL_AT="+killAt, "BANGERD_CLOCK="+s.clock)
+	d.cmd.Env = append(s.env(), client.ReadyEnv+"=3", "BANGERD_HALT="+s.halts, "BANGERD_CLOCK="+s.clock)
 	d.cmd.Stdout, d.cmd.Stderr = log, log
 	d.cmd.ExtraFiles = []*os.File{tell}
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	err = d.cmd.Start()
 	tell.Close()
+	log.Close()
 	s.check(err)
 	go func() {
 		_ = d.cmd.Wait()
@@ -208,18 +210,13 @@ func (s *station) launch(killAt string) (*daemon, string) {
 }
 
 // start brings the station's daemon up.
-func (s *station) start(killAt string) {
+func (s *station) start() {
 	s.Helper()
-	d, said := s.launch(killAt)
+	d, said := s.launch()
 	s.daemon = d
 	if said != "ready\n" {
-		s.Fatalf("bangerd did not start: %s\n%s", said, s.logText())
+		s.Fatalf("bangerd did not start: %s\n%s", said, s.log.text())
 	}
-}
-
-func (s *station) logText() string {
-	text, _ := os.ReadFile(filepath.Join(s.dir, "log"))
-	return string(text)
 }
 
 // await waits for the daemon's end.
@@ -232,21 +229,6 @@ func (s *station) await() {
 	case <-time.After(patience):
 		s.Fatal("bangerd did not end")
 	}
-}
-
-// killed waits for the death that the daemon gives itself.
-func (s *station) killed(step string) {
-	s.Helper()
-	cmd := s.daemon.cmd
-	select {
-	case <-s.daemon.done:
-	case <-time.After(patience):
-		s.Fatalf("bangerd never came to step %s", step)
-	}
-	if status := cmd.ProcessState.Sys().(syscall.WaitStatus); status.Signal() != syscall.SIGKILL {
-		s.Fatalf("bangerd ended otherwise than by its own hand: %v\n%s", cmd.ProcessState, s.logText())
-	}
-	s.await()
 }
 
 func (s *station) kill() {
@@ -329,7 +311,7 @@ func (s *station) awaitState(name string, wanted func(api.VM) bool) api.VM {
 		return nil
 	})
 	if !errors.Is(err, found) {
-		s.Fatalf("VM %s did not come to what it should: %v; it is %s: %s\n%s", name, err, v.State, v.Reason, s.logText())
+		s.Fatalf("VM %s did not come to what it should: %v; it is %s: %s\n%s", name, err, v.State, v.Reason, s.log.text())
 	}
 	return v
 }
@@ -345,7 +327,7 @@ func (s *station) awaitLog(name string, wanted func(api.LogLine) bool) {
 		return nil
 	})
 	if !errors.Is(err, found) {
-		s.Fatalf("the log of VM %s ended before the line was there: %v\n%s", name, err, s.logText())
+		s.Fatalf("the log of VM %s ended before the line was there: %v\n%s", name, err, s.log.text())
 	}
 }
 
@@ -392,7 +374,7 @@ func (s *station) agrees() []api.VM {
 		s.exists(s.runDir(id), "api.sock", "v.sock", "v.sock_1022", "console")
 	}
 	if s.Failed() {
-		s.Fatalf("what bangerd said:\n%s", s.logText())
+		s.Fatalf("what bangerd said:\n%s", s.log.text())
 	}
 	return first
 }
@@ -514,14 +496,19 @@ var counted = regexp.MustCompile(`(set connections \{[^}]*)\n\t\telements = \{[^
 // empty deletes every VM, stops the daemon and looks whether anything is left.
 func (s *station) empty() {
 	s.Helper()
+	s.deleteAll()
+	s.stop()
+	s.nothing()
+}
+
+func (s *station) deleteAll() {
+	s.Helper()
 	vms, err := s.client.VMs(s.ctx())
 	s.check(err)
 	for _, v := range vms {
 		s.check(s.client.DeleteVM(s.ctx(), v.ID, nil))
 	}
 	s.agrees()
-	s.stop()
-	s.nothing()
 }
 
 // nothing is what a stopped banger without VMs leaves.
@@ -537,19 +524,19 @@ func (s *station) nothing() {
 	if _, err := netlink.LinkByName(bridge); err == nil {
 		s.Error("the bridge is left")
 	}
-	for _, pid := range s.processes() {
+	for _, pid := range s.processes("") {
 		if err := testenv.AwaitEnd(pid, patience); err != nil {
 			s.Error(err)
 		}
 	}
 }
 
-// processes gives those that run one of this test's programs.
-func (s *station) processes() []int {
+// processes gives those that run the test's programs whose paths begin so.
+func (s *station) processes(path string) []int {
 	var pids []int
 	links, _ := filepath.Glob("/proc/[0-9]*/exe")
 	for _, link := range links {
-		if exe, err := os.Readlink(link); err == nil && strings.HasPrefix(exe, programs) {
+		if exe, err := os.Readlink(link); err == nil && strings.HasPrefix(exe, filepath.Join(programs, path)) {
 			var pid int
 			fmt.Sscan(filepath.Base(filepath.Dir(link)), &pid)
 			pids = append(pids, pid)
@@ -560,14 +547,14 @@ func (s *station) processes() []int {
 
 // tidy ends what a failed test left.
 func (s *station) tidy() {
-	for _, pid := range s.processes() {
+	for _, pid := range s.processes("") {
 		_ = syscall.Kill(pid, syscall.SIGKILL)
 		_ = testenv.AwaitEnd(pid, patience)
 	}
 	s.dropNetwork()
 	os.RemoveAll(s.runtime)
 	if s.Failed() {
-		s.Log(s.logText())
+		s.Log(s.log.text())
 	}
 }
 

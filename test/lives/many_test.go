@@ -20,7 +20,7 @@ import (
 
 func TestAHundredVMs(t *testing.T) {
 	s := newStation(t)
-	s.start("")
+	s.start()
 	for n := range 100 {
 		_, err := s.client.Create(s.ctx(), api.CreateRequest{Name: fmt.Sprintf("vm-%d", n), NoStart: true}, nil)
 		s.check(err)
@@ -30,7 +30,7 @@ func TestAHundredVMs(t *testing.T) {
 	}
 	s.kill()
 	begun := time.Now()
-	s.start("")
+	s.start()
 	t.Logf("a daemon beside 100 VMs started in %v", time.Since(begun))
 	s.agrees()
 	s.empty()
@@ -42,7 +42,7 @@ var place = regexp.MustCompile(`, place [0-9]+ in the queue$`)
 // place, and all come to their turn.
 func TestTwentyAtOnce(t *testing.T) {
 	s := newStation(t)
-	s.start("")
+	s.start()
 	var waited atomic.Int32
 	failures := make(chan error, 20)
 	for n := range cap(failures) {
@@ -135,7 +135,7 @@ const moreMemory = 16 << 10
 // Many lives in a row leave a daemon with what it had after the first ones.
 func TestManyLivesInARow(t *testing.T) {
 	s := newStation(t)
-	s.start("")
+	s.start()
 	life := func() {
 		s.run("one")
 		s.exec("one", "true")

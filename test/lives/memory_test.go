@@ -41,19 +41,19 @@ func TestKilledForWantOfMemory(t *testing.T) {
 			func(*station) {},
 		},
 		"adopted": {
-			func(s *station) { s.kill(); s.start("") },
+			func(s *station) { s.kill(); s.start() },
 			func(s *station, _ string) { s.end("one", "eat") },
 			func(*station) {},
 		},
 		"unseen": {
 			func(s *station) { s.kill() },
 			func(s *station, id string) { s.tellGuest(id, "eat") },
-			func(s *station) { s.start("") },
+			func(s *station) { s.start() },
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newStation(t)
-			s.start("")
+			s.start()
 			v := s.run("one")
 			s.starve(v.VMM.PID)
 			tt.before(s)
@@ -82,7 +82,7 @@ func TestMoreMemoryThanTheHostHas(t *testing.T) {
 	}
 	total := int64(info.Totalram) * int64(info.Unit) >> 20
 	s := newStation(t)
-	s.start("")
+	s.start()
 	warned := func(name string, memory int64) string {
 		said := ""
 		created, err := s.client.Create(s.ctx(), api.CreateRequest{Name: name, MemoryMiB: memory}, func(e api.StepEvent) {

@@ -16,7 +16,7 @@ func TestPanicsOfABoot(t *testing.T) {
 	for dots, wanted := range map[string]api.State{".": api.StateRunning, "..": api.StateRunning, "...": api.StateCreated} {
 		t.Run(dots, func(t *testing.T) {
 			s := newStation(t)
-			s.start("")
+			s.start()
 			created, err := s.client.Create(s.ctx(), api.CreateRequest{Name: "one", NoStart: true}, nil)
 			s.check(err)
 			disk, err := os.OpenFile(filepath.Join(s.stateDir(), created.VM.ID, "disk.cow"), os.O_WRONLY, 0)

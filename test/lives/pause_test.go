@@ -48,7 +48,7 @@ func (s *station) room() {
 // bangerd dies at each step of the pause that a full disk asks for: the next one
 // pauses the VM all the same, and lets it run on when there is room.
 func TestKillAtEveryStepOfAPause(t *testing.T) {
-	walkPause(t, vm.PauseSteps, (*station).room, func(s *station) error { s.fill(); return errAsked }, func(s *station) {
+	walkPause(t, vm.PauseSteps, nothingBefore, (*station).fill, func(s *station) {
 		s.awaitState("one", is(api.StatePaused))
 		s.awaitHalted("one")
 		s.agrees()
@@ -79,25 +79,30 @@ func TestKillAtEveryStepOfAResume(t *testing.T) {
 		s.fill()
 		s.awaitState("one", is(api.StatePaused))
 	}
-	walkPause(t, vm.ResumeSteps, paused, func(s *station) error { s.room(); return errAsked }, func(*station) {})
+	walkPause(t, vm.ResumeSteps, paused, (*station).room, func(*station) {})
 }
 
 // walkPause walks with a VM that in the end must run on, the same boot, and
 // answer.
-func walkPause(t *testing.T, steps []string, before func(*station), do func(*station) error, after func(*station)) {
+func walkPause(t *testing.T, steps []string, before, begin, then func(*station)) {
 	var boot string
-	prepare := func(s *station) {
-		s.run("one")
-		boot = s.exec("one", "boot")
-		before(s)
-	}
 	s := newStation(t)
 	s.diskOfItsOwn()
-	walkOn(s, t, steps, prepare, do, func(s *station) {
-		after(s)
-		s.awaitState("one", is(api.StateRunning))
-		if now := s.exec("one", "boot"); now != boot {
-			s.Error("it is another boot")
-		}
-	})
+	operation{
+		steps: steps,
+		before: func(s *station) {
+			aRunningVM(s)
+			boot = s.exec("one", "boot")
+			before(s)
+		},
+		begin: begin,
+		then: func(s *station) {
+			then(s)
+			s.awaitState("one", is(api.StateRunning))
+			if now := s.exec("one", "boot"); now != boot {
+				s.Error("it is another boot")
+			}
+			s.answers()
+		},
+	}.walkOn(s, daemonDies)
 }

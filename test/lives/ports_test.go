@@ -40,7 +40,7 @@ func (s *station) refused(err error, message, hint string) {
 // A port that is added and is taken: who has it is told, and what to do.
 func TestTakenPorts(t *testing.T) {
 	s := newStation(t)
-	s.start("")
+	s.start()
 	s.run("a")
 	s.run("b")
 	others, err := s.client.AddPort(s.ctx(), "b", api.Port{Guest: 80})
@@ -62,7 +62,7 @@ func TestTakenPorts(t *testing.T) {
 // Ports are there as long as the VM runs, whichever daemon it has.
 func TestPortsLiveWithTheirVM(t *testing.T) {
 	s := newStation(t)
-	s.start("")
+	s.start()
 	made, err := s.client.Create(s.ctx(), api.CreateRequest{Name: "a", Ports: []api.Port{{Guest: 80}}}, nil)
 	s.check(err)
 	made.Close()
@@ -74,7 +74,7 @@ func TestPortsLiveWithTheirVM(t *testing.T) {
 	s.check(err)
 
 	s.kill()
-	s.start("")
+	s.start()
 	for _, p := range []int{port, added.Host} {
 		if got := says(p, "again"); got != "again" {
 			t.Errorf("port %d after the daemon's death: %q", p, got)

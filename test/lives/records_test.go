@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"strings"
 	"testing"
 
 	"github.com/banger-vm/banger/api"
@@ -36,7 +35,7 @@ func TestRecordsThatCannotBeTrusted(t *testing.T) {
 		for _, running := range []bool{false, true} {
 			t.Run(name+map[bool]string{true: " running"}[running], func(t *testing.T) {
 				s := newStation(t)
-				s.start("")
+				s.start()
 				bad, good := s.run("bad"), s.run("good")
 				if !running {
 					_, err := s.client.StopVM(s.ctx(), "bad", api.StopRequest{}, nil)
@@ -44,10 +43,8 @@ func TestRecordsThatCannotBeTrusted(t *testing.T) {
 				}
 				s.kill()
 				spoil(s, s.recordPath(bad.ID))
-				s.start("")
-				if !strings.Contains(s.logText(), "set aside") {
-					t.Error("nothing was said")
-				}
+				s.start()
+				s.log.await(t, 0, "set aside")
 				aside, _ := filepath.Glob(filepath.Join(s.stateDir(), bad.ID+".*", "disk.cow"))
 				if len(aside) != 1 {
 					t.Errorf("set aside: %q, in %q", aside, entries(s.stateDir()))
@@ -71,15 +68,13 @@ func TestRecordsThatCannotBeTrusted(t *testing.T) {
 // the boot id is another.
 func TestHostRestart(t *testing.T) {
 	s := newStation(t)
-	s.start("")
+	s.start()
 	one, _ := s.run("one"), s.run("two")
 	_, err := s.client.StopVM(s.ctx(), "two", api.StopRequest{}, nil)
 	s.check(err)
 	s.kill()
-	s.killVMM(one.ID)
-	for _, pid := range s.processes() {
-		s.endProcess(pid)
-	}
+	s.endProcess(one.VMM.PID)
+	s.killKeepers()
 	s.dropNetwork()
 	s.check(os.RemoveAll(filepath.Join(s.runtime, "banger")))
 	bootID := regexp.MustCompile(`("boot_id": )"[^"]*"`)
@@ -89,7 +84,7 @@ func TestHostRestart(t *testing.T) {
 		}
 		return bootID.ReplaceAll(data, []byte(`$1"00000000-0000-0000-0000-000000000000"`))
 	})
-	s.start("")
+	s.start()
 	s.agrees()
 	if v := s.vm("one"); v.State != api.StateStopped || v.Reason != "the host was restarted" {
 		t.Errorf("it is %s: %s", v.State, v.Reason)
@@ -107,11 +102,11 @@ func TestHostRestart(t *testing.T) {
 // what ran there ends and the VMs start again.
 func TestRuntimeDirectoryGone(t *testing.T) {
 	s := newStation(t)
-	s.start("")
+	s.start()
 	s.run("one")
 	s.kill()
 	s.check(os.RemoveAll(filepath.Join(s.runtime, "banger")))
-	s.start("")
+	s.start()
 	s.agrees()
 	if v := s.vm("one"); v.State != api.StateFailed {
 		t.Errorf("it is %s: %s", v.State, v.Reason)

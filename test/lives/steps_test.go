@@ -11,8 +11,8 @@ import (
 	"github.com/banger-vm/banger/internal/vm"
 )
 
-// A step is one of the lists of package vm. Its tests kill bangerd just before
-// the step's deed, start another, and say the same again.
+// The lists of package vm have every step. Somebody is killed just before each
+// step's deed, and then the same is said again.
 
 func TestEveryStepHasOneName(t *testing.T) {
 	var all []string
@@ -25,125 +25,97 @@ func TestEveryStepHasOneName(t *testing.T) {
 	}
 }
 
-// walk does one life for each step: prepare with a healthy daemon, then do with
-// one that dies at the step, then again with a healthy one, which starts by
-// looking whether all agrees.
-func walk(t *testing.T, steps []string, prepare func(*station), do func(*station) error, again func(*station)) {
-	walkOn(newStation(t), t, steps, prepare, do, again)
-}
-
-// errAsked is for a deed that is no command and has no answer.
-var errAsked = errors.New("asked for")
-
-func walkOn(s *station, t *testing.T, steps []string, prepare func(*station), do func(*station) error, again func(*station)) {
-	for _, step := range steps {
-		s.T = t
-		t.Run(step, func(t *testing.T) {
-			s.T = t
-			s.start("")
-			prepare(s)
-			s.agrees()
-			s.stop()
-			s.start(step)
-			if err := do(s); err == nil {
-				t.Errorf("the command went well")
-			}
-			s.killed(step)
-			s.start("")
-			again(s)
-			s.agrees()
-			s.empty()
-		})
-		s.T = t
-		if t.Failed() {
-			return
-		}
-	}
-}
+// anyVictim is for the operations that a VMM outlives or begins in.
+var anyVictim = []victim{daemonDies, clientDies, vmmDies, keeperDies}
 
 func nothingBefore(*station) {}
 
-func aRunningVM(s *station) { s.Helper(); s.run("one") }
+// aRunningVM has something on its disk that its guest fsynced.
+func aRunningVM(s *station) {
+	s.Helper()
+	s.run("one")
+	s.exec("one", "keep", kept)
+}
+
+func aStoppedVM(s *station) {
+	s.Helper()
+	aRunningVM(s)
+	s.banger("vm", "stop", "one")
+}
+
+const kept = "what was fsynced"
+
+// answers looks whether a VM's guest does, and has what was fsynced.
+func (s *station) answers() {
+	s.Helper()
+	if found := s.exec("one", "kept"); found != kept {
+		s.Errorf("the disk has %q", found)
+	}
+}
+
+func nothingLeft(s *station) {
+	s.Helper()
+	if left := s.agrees(); len(left) > 0 {
+		s.Errorf("left: %v", left)
+	}
+}
 
 func TestKillAtEveryStepOfCreate(t *testing.T) {
-	create := func(s *station) error {
-		_, err := s.client.Create(s.ctx(), api.CreateRequest{Name: "one", NoStart: true}, nil)
-		return err
-	}
-	walk(t, vm.CreateSteps, nothingBefore, create, func(s *station) {
-		s.agrees()
-		s.check(create(s))
-	})
+	operation{
+		steps: vm.CreateSteps, before: nothingBefore,
+		begin: told("vm", "create", "--name", "one", "--no-start"),
+		then:  func(s *station) { s.vm("one") },
+	}.walk(t, daemonDies, clientDies, keeperDies) // no VMM takes part
 }
 
 func TestKillAtEveryStepOfRun(t *testing.T) {
-	run := func(s *station) error {
-		_, err := s.client.Create(s.ctx(), api.CreateRequest{Name: "one"}, nil)
-		return err
-	}
-	walk(t, append(slices.Clone(vm.CreateSteps), vm.StartSteps...), nothingBefore, run, func(s *station) {
-		s.agrees()
-		s.check(run(s))
-		s.exec("one", "true")
-	})
+	operation{
+		steps: slices.Concat(vm.CreateSteps, vm.StartSteps), before: nothingBefore,
+		begin: told("vm", "run", "--name", "one", "--", "true"),
+		then:  func(s *station) { s.exec("one", "true") },
+	}.walk(t, anyVictim...)
 }
 
 func TestKillAtEveryStepOfASession(t *testing.T) {
-	session := func(s *station) error {
-		created, err := s.client.Create(s.ctx(), api.CreateRequest{Name: "one", Remove: true}, nil)
-		if err == nil {
-			s.Cleanup(created.Close)
-		}
-		return err
-	}
-	walk(t, append(slices.Clone(vm.CreateSteps), vm.StartSteps...), nothingBefore, session, func(s *station) {
-		if left := s.agrees(); len(left) > 0 {
-			s.Errorf("left of the session: %v", left)
-		}
-		s.check(session(s))
-		s.exec("one", "true")
-	})
+	operation{
+		steps: slices.Concat(vm.CreateSteps, vm.StartSteps), before: nothingBefore,
+		begin: told("vm", "run", "--rm", "--name", "one", "--", "true"),
+		then:  nothingLeft,
+	}.walk(t, anyVictim...)
 }
 
 func TestKillAtEveryStepOfStart(t *testing.T) {
-	start := func(s *station) error {
-		_, err := s.client.StartVM(s.ctx(), "one", api.StartRequest{}, nil)
-		return err
-	}
-	stopped := func(s *station) {
-		s.run("one")
-		_, err := s.client.StopVM(s.ctx(), "one", api.StopRequest{}, nil)
-		s.check(err)
-	}
-	walk(t, vm.StartSteps, stopped, start, func(s *station) {
-		s.agrees()
-		s.check(start(s))
-		s.exec("one", "true")
+	operation{
+		steps: vm.StartSteps, before: aStoppedVM,
+		begin: told("vm", "start", "one"),
+		then:  (*station).answers,
+	}.walk(t, anyVictim...)
+}
+
+// A stop whose guest obeys never comes to its last step, and goes through those of
+// an end.
+func TestKillAtEveryStepOfStop(t *testing.T) {
+	last := len(vm.StopSteps) - 1
+	t.Run("gentle", func(t *testing.T) {
+		stop(slices.Concat(vm.StopSteps[:last], vm.EndSteps), told("vm", "stop", "one")).walk(t, anyVictim...)
+	})
+	t.Run("forced", func(t *testing.T) {
+		stop(vm.StopSteps[last:], told("vm", "stop", "--force", "one")).walk(t, anyVictim...)
 	})
 }
 
-func TestKillAtEveryStepOfStop(t *testing.T) {
-	gentle, last := vm.StopSteps[:len(vm.StopSteps)-1], vm.StopSteps[len(vm.StopSteps)-1:]
-	t.Run("gentle", func(t *testing.T) { walkStop(t, gentle, api.StopRequest{}) })
-	t.Run("forced", func(t *testing.T) { walkStop(t, last, api.StopRequest{Force: true}) })
-}
-
-func walkStop(t *testing.T, steps []string, request api.StopRequest) {
-	stop := func(s *station) error {
-		_, err := s.client.StopVM(s.ctx(), "one", request, nil)
-		return err
-	}
-	walk(t, steps, aRunningVM, stop, func(s *station) {
-		s.agrees()
-		s.check(stop(s))
-		if v := s.vm("one"); v.State != api.StateStopped {
+func stop(steps []string, begin func(*station)) operation {
+	return operation{steps: steps, before: aRunningVM, begin: begin, then: func(s *station) {
+		if v := s.vm("one"); v.State != api.StateStopped && v.Reason != killedVMM {
 			s.Errorf("it is %s: %s", v.State, v.Reason)
 		}
-	})
+		s.banger("vm", "start", "one")
+		s.answers()
+	}}
 }
 
-// A stop that ends well goes through the steps of an end as well.
-func TestKillAtEveryStepOfTheEndOfAStop(t *testing.T) { walkStop(t, vm.EndSteps, api.StopRequest{}) }
+// killedVMM is what becomes known of a VMM that dies before the stop is asked for.
+const killedVMM = "the VMM was killed by signal 9"
 
 // endings are what a guest does of its own and what becomes of its VM.
 var endings = []struct {
@@ -160,26 +132,24 @@ func TestKillAtEveryStepOfAnEnd(t *testing.T) {
 	for _, end := range endings {
 		t.Run(end.word, func(t *testing.T) {
 			var boot string
-			prepare := func(s *station) {
-				s.run("one")
-				boot = s.exec("one", "boot")
-			}
-			do := func(s *station) error {
-				s.end("one", end.word)
-				return errAsked
-			}
-			walk(t, vm.EndSteps, prepare, do, func(s *station) {
-				if end.state != api.StateRunning { // else it is just starting
-					s.agrees()
-				}
-				v := s.awaitState("one", is(end.state))
-				if v.Reason != end.reason {
-					s.Errorf("the reason is %q, not %q", v.Reason, end.reason)
-				}
-				if end.state == api.StateRunning && s.exec("one", "boot") == boot {
-					s.Error("it is the same boot")
-				}
-			})
+			var before int // the VMM
+			operation{
+				steps: vm.EndSteps,
+				before: func(s *station) {
+					aRunningVM(s)
+					boot, before = s.exec("one", "boot"), s.vm("one").VMM.PID
+				},
+				begin: func(s *station) { s.end("one", end.word) },
+				then: func(s *station) {
+					v := s.awaitState("one", func(v api.VM) bool { return v.State == end.state && hasLost(before)(v) })
+					if v.Reason != end.reason {
+						s.Errorf("the reason is %q, not %q", v.Reason, end.reason)
+					}
+					if end.state == api.StateRunning && s.exec("one", "boot") == boot {
+						s.Error("it is the same boot")
+					}
+				},
+			}.walk(t, daemonDies, keeperDies) // the VMM is gone
 		})
 	}
 }
@@ -188,40 +158,37 @@ func TestKillAtEveryStepOfAnEnd(t *testing.T) {
 // must think of it. The steps are those of every start; before each boot there is
 // a pause.
 func TestKillDuringAReboot(t *testing.T) {
-	steps := []string{"start.record", "start.spawn", "start.commit"}
 	var boot string
-	prepare := func(s *station) {
-		s.run("one")
-		boot = s.exec("one", "boot")
-	}
-	reboot := func(s *station) error {
-		s.end("one", "reboot")
-		return errAsked
-	}
-	walk(t, steps, prepare, reboot, func(s *station) {
-		s.awaitState("one", is(api.StateRunning))
-		if s.exec("one", "boot") == boot {
-			s.Error("it is the same boot")
-		}
-	})
+	operation{
+		steps: []string{"start.record", "start.spawn", "start.commit"},
+		before: func(s *station) {
+			aRunningVM(s)
+			boot = s.exec("one", "boot")
+		},
+		begin: func(s *station) { s.end("one", "reboot") },
+		then: func(s *station) {
+			s.awaitState("one", is(api.StateRunning))
+			if s.exec("one", "boot") == boot {
+				s.Error("it is the same boot")
+			}
+			s.answers()
+		},
+	}.walk(t, daemonDies)
 }
 
 func TestKillAtEveryStepOfDelete(t *testing.T) {
-	remove := func(s *station) error { return s.client.DeleteVM(s.ctx(), "one", nil) }
-	walk(t, vm.DeleteSteps, aRunningVM, remove, func(s *station) {
-		s.agrees()
-		s.check(remove(s))
-		if left := s.agrees(); len(left) > 0 {
-			s.Errorf("left: %v", left)
-		}
-	})
+	operation{
+		steps: vm.DeleteSteps, before: aRunningVM,
+		begin: told("vm", "delete", "one"),
+		then:  nothingLeft,
+	}.walk(t, anyVictim...)
 }
 
 // A delete of what is deleted is no error, by name or by id, after the other or
 // beside it; of what never was it is one.
 func TestDeleteAgain(t *testing.T) {
 	s := newStation(t)
-	s.start("")
+	s.start()
 	v := s.run("one")
 	results := make(chan error, 5)
 	for range cap(results) {

@@ -30,7 +30,8 @@ type Op struct {
 	// Log gets the operation's steps and its end.
 	Log *slog.Logger
 
-	begun time.Time
+	begun   time.Time
+	unwatch func() bool // ends the watch for a client that goes
 
 	mu       sync.Mutex
 	encoder  *json.Encoder
@@ -47,7 +48,11 @@ func Begin(ctx context.Context, w http.ResponseWriter, log *slog.Logger) (contex
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	w.WriteHeader(http.StatusOK)
 	ctx, id := progress.NewOperation(ctx)
-	return ctx, &Op{ID: id, Log: log.With("op", id), begun: time.Now(), encoder: json.NewEncoder(w), control: http.NewResponseController(w)}
+	log = log.With("op", id)
+	return ctx, &Op{
+		ID: id, Log: log, begun: time.Now(), encoder: json.NewEncoder(w), control: http.NewResponseController(w),
+		unwatch: context.AfterFunc(ctx, func() { log.Info("its client is gone") }),
+	}
 }
 
 // Report is the operation's [progress.Func].
@@ -84,6 +89,7 @@ func (o *Op) leave(now time.Time) {
 
 // end notes the operation's end and gives all that is known of its course.
 func (o *Op) end() *api.Operation {
+	o.unwatch()
 	now := time.Now()
 	o.leave(now)
 	return &api.Operation{ID: o.ID, Took: now.Sub(o.begun), Steps: o.took}

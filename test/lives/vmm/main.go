@@ -4,7 +4,7 @@
 //
 // The commands of its guest are words: true; boot prints the boot's id; wait
 // ends with its client; shift puts its clock forward by a minute, and clock says
-// by how many seconds it is wrong; deaf ignores every shutdown from then on; poweroff,
+// by how many seconds it is wrong; keep writes a word to its disk, and kept reads it; deaf ignores every shutdown from then on; poweroff,
 // halt, reboot and panic are what they say, and what a kernel says of them; eat takes
 // a GiB of memory. While its disk begins with "panic" and some dots, the guest
 // takes one of these away and panics before anything else.
@@ -15,6 +15,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -225,6 +226,13 @@ func (g *guest) exec(conn net.Conn, e proto.Exec) {
 		g.mu.Unlock()
 		_ = out.Frame(proto.TypeStdout, []byte(wrong.String()))
 		end()
+	case "keep":
+		if g.keep(e.Argv[1]) == nil {
+			end()
+		}
+	case "kept":
+		_ = out.Frame(proto.TypeStdout, g.kept())
+		end()
 	case "eat":
 		end()
 		for range 1024 {
@@ -258,23 +266,43 @@ func (g *guest) panic() {
 
 // mustPanic says whether the disk asks for it.
 func (g *guest) mustPanic() bool {
-	for _, drive := range g.Config.Drives {
-		if drive.ID != "cow" {
-			continue
-		}
-		head := make([]byte, 16)
-		if _, err := drive.File.ReadAt(head, 0); err != nil {
-			return false
-		}
-		dots, found := bytes.CutPrefix(head, []byte("panic"))
-		left := bytes.LastIndexByte(dots, '.')
-		if !found || left < 0 {
-			return false
-		}
-		_, err := drive.File.WriteAt([]byte{0}, int64(len("panic")+left))
-		return err == nil
+	head := make([]byte, 16)
+	if _, err := g.disk().ReadAt(head, 0); err != nil {
+		return false
 	}
-	return false
+	dots, found := bytes.CutPrefix(head, []byte("panic"))
+	left := bytes.LastIndexByte(dots, '.')
+	if !found || left < 0 {
+		return false
+	}
+	_, err := g.disk().WriteAt([]byte{0}, int64(len("panic")+left))
+	return err == nil
+}
+
+// disk is the drive that the VM writes to.
+func (g *guest) disk() *fcserver.File {
+	for _, drive := range g.Config.Drives {
+		if drive.ID == "cow" {
+			return drive.File
+		}
+	}
+	return nil
+}
+
+// keptAt is where on the disk the kept word lies, behind its length.
+const keptAt = 1 << 20
+
+func (g *guest) keep(word string) error {
+	_, err := g.disk().WriteAt(append([]byte{byte(len(word))}, word...), keptAt)
+	return errors.Join(err, g.disk().Sync())
+}
+
+func (g *guest) kept() []byte {
+	word := make([]byte, 256)
+	if n, _ := g.disk().ReadAt(word, keptAt); n == 0 {
+		return nil
+	}
+	return word[1 : 1+word[0]]
 }
 
 // shutDown is init's and the kernel's part of a shutdown. After a poweroff or a
