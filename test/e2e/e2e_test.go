@@ -111,6 +111,8 @@ func run(t *testing.T, dir string) {
 			"examples":   buildExamples,
 			"example":    runExample,
 			"killat":     killAt,
+			"killclient": killClientAt,
+			"killvmms":   killVMMsAt,
 			"killon":     killOn,
 			"awaitstate": awaitState,
 			"halted":     awaitHalted,
@@ -156,6 +158,7 @@ func setupFor(env *testscript.Env, atEnd func(func())) error {
 		"XDG_STATE_HOME":     filepath.Join(env.WorkDir, "state"),
 		"XDG_CACHE_HOME":     filepath.Join(env.WorkDir, "cache"),
 		"XDG_RUNTIME_DIR":    runtime,
+		"BANGERD_HALT":       filepath.Join(env.WorkDir, "halt"),
 		"BANGER_BRIDGE_NAME": fmt.Sprintf("bt%d", n),
 		"BANGER_BRIDGE_IP":   fmt.Sprintf("10.77.%d.1", n),
 		"BANGER_CIDR":        fmt.Sprintf("10.77.%d.0/24", n),
@@ -176,8 +179,10 @@ func setupFor(env *testscript.Env, atEnd func(func())) error {
 			env.Setenv(name, value)
 		}
 	}
-	if err := os.MkdirAll(filepath.Join(env.WorkDir, "home"), 0o755); err != nil {
-		return err
+	for _, dir := range []string{"home", "halt"} {
+		if err := os.MkdirAll(filepath.Join(env.WorkDir, dir), 0o755); err != nil {
+			return err
+		}
 	}
 	vars := env.Vars
 	atEnd(func() {
@@ -255,7 +260,7 @@ func environ(ts *testscript.TestScript) []string {
 	var env []string
 	for _, name := range []string{"HOME", "PATH", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR",
 		"BANGER_BRIDGE_NAME", "BANGER_BRIDGE_IP", "BANGER_CIDR", "BANGER_VMM", "BANGER_FIRECRACKER_BIN", "BANGER_BOOT_TIMEOUT",
-		"BANGER_DEFAULT_VCPUS", "BANGER_DEFAULT_MEMORY", "BANGER_TAP_POOL_SIZE", "BANGER_CATALOGS", "BANGERD_KILL_AT"} {
+		"BANGER_DEFAULT_VCPUS", "BANGER_DEFAULT_MEMORY", "BANGER_TAP_POOL_SIZE", "BANGER_CATALOGS", "BANGERD_HALT"} {
 		if value := ts.Getenv(name); value != "" {
 			env = append(env, name+"="+value)
 		}
@@ -294,13 +299,19 @@ func signalAndWait(ts *testscript.TestScript, pid int, signal syscall.Signal, li
 // awaitLog VM PATTERN… follows a VM's log until one line after the other
 // matches.
 func awaitLog(ts *testscript.TestScript, neg bool, args []string) {
+	awaitLines(ts, 0, []string{"banger", "vm", "logs", "-f", args[0]}, args[1:]...)
+}
+
+// awaitLines runs a program until, behind the first lines that it prints, one line
+// after the other matches. It gives the last one's matches.
+func awaitLines(ts *testscript.TestScript, first int, program []string, forms ...string) []string {
 	var patterns []*regexp.Regexp
-	for _, arg := range args[1:] {
-		pattern, err := regexp.Compile(arg)
+	for _, form := range forms {
+		pattern, err := regexp.Compile(form)
 		ts.Check(err)
 		patterns = append(patterns, pattern)
 	}
-	cmd := command(ts, []string{"banger", "vm", "logs", "-f", args[0]})
+	cmd := command(ts, program)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.StdoutPipe()
@@ -309,16 +320,20 @@ func awaitLog(ts *testscript.TestScript, neg bool, args []string) {
 	defer func() { cmd.Process.Kill(); cmd.Wait() }()
 	limit := time.AfterFunc(patience, func() { cmd.Process.Kill() })
 	defer limit.Stop()
-	lines := bufio.NewScanner(out)
-	for lines.Scan() {
-		if patterns[0].MatchString(lines.Text()) {
+	for lines := bufio.NewScanner(out); lines.Scan(); first-- {
+		if first > 0 {
+			continue
+		}
+		found := patterns[0].FindStringSubmatch(lines.Text())
+		if found != nil {
 			patterns = patterns[1:]
 		}
 		if len(patterns) == 0 {
-			return
+			return found
 		}
 	}
-	ts.Fatalf("the log of %s ended before %q was in it: %s", args[0], patterns[0], stderr.String())
+	ts.Fatalf("%s ended before it said %q: %s", strings.Join(program, " "), patterns[0], stderr.String())
+	return nil
 }
 
 // nothingLeft stops the daemon and looks for anything of it on the host: links,

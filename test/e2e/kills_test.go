@@ -3,15 +3,18 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/google/nftables"
@@ -24,44 +27,101 @@ import (
 	"github.com/banger-vm/banger/internal/testenv"
 )
 
-// killAt STEP PROGRAM ARGS… runs a program of whose daemon it knows that it
-// kills itself just before that step. The program says so and ends with 125.
+// killAt STEP PROGRAM ARGS… kills the daemon just before that step, to which the
+// program brings it. The program says so and ends with 125.
 func killAt(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) < 2 {
-		ts.Fatalf("usage: killat step program args…")
+	program, halted := haltAt(ts, args)
+	killDaemon(ts, false, nil)
+	halted.Open()
+	var exit *exec.ExitError
+	if err := program.Wait(); !asExit(err, &exit) || exit.ExitCode() != 125 {
+		ts.Fatalf("%s ended without its daemon: %v", strings.Join(args[1:], " "), err)
 	}
-	killedAt(ts, args[0], func() { exits(ts, false, append([]string{"125"}, args[1:]...)) })
 	agrees(ts, false, nil)
 }
 
-// killOn STEP PROGRAM ARGS… runs a program that is none of banger's, and waits
-// until what it did has brought the daemon to that step, where it kills itself.
+// killOn is killAt for a program that is none of banger's, and goes well.
 func killOn(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) < 2 {
-		ts.Fatalf("usage: killon step program args…")
-	}
-	killedAt(ts, args[0], func() { ts.Check(ts.Exec(args[1], args[2:]...)) })
+	program, halted := haltAt(ts, args)
+	ts.Check(program.Wait())
+	killDaemon(ts, false, nil)
+	halted.Open()
 }
 
-// killedAt starts a daemon that kills itself just before a step, and waits for
-// its end after what brings it there.
-func killedAt(ts *testscript.TestScript, step string, bring func()) {
-	ts.Check(ts.Exec("banger", "daemon", "stop"))
-	ts.Setenv("BANGERD_KILL_AT", step)
-	ts.Check(ts.Exec("banger", "vm", "list")) // this one starts it
-	var status struct{ PID int }
-	ask(ts, &status, "daemon", "status")
-	bring()
-	ts.Setenv("BANGERD_KILL_AT", "")
-	if err := testenv.AwaitEnd(status.PID, patience); err != nil {
-		ts.Fatalf("bangerd lives, so it never came to %s: %v", step, err)
+// killClientAt STEP PROGRAM ARGS… kills the program just before that step, to which
+// it brings the daemon, and waits until the daemon has done what it then does.
+func killClientAt(ts *testscript.TestScript, neg bool, args []string) {
+	program, halted := haltAt(ts, args)
+	past, err := command(ts, []string{"banger", "daemon", "logs"}).Output()
+	ts.Check(err)
+	ts.Check(program.Process.Kill())
+	_ = program.Wait()
+	log, first := []string{"banger", "daemon", "logs", "-f"}, bytes.Count(past, []byte("\n"))
+	op := awaitLines(ts, first, log, `msg="its client is gone" op=(\w+)`)[1]
+	halted.Open()
+	awaitLines(ts, first, log, `msg=(done|failed) op=`+op)
+	agrees(ts, false, nil)
+}
+
+// killVMMsAt STEP PROGRAM ARGS… kills whatever VMM there is just before that step,
+// to which the program brings the daemon. Before some steps there is none, and all
+// must go well.
+func killVMMsAt(ts *testscript.TestScript, neg bool, args []string) {
+	program, halted := haltAt(ts, args)
+	dead := map[int]bool{}
+	for _, process := range testenv.ProcessesIn(filepath.Join(ts.Getenv("XDG_RUNTIME_DIR"), "banger/vm")) {
+		var pid int
+		fmt.Sscan(process, &pid)
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+			ts.Fatalf("cannot kill %s: %v", process, err)
+		}
+		ts.Check(testenv.AwaitEnd(pid, patience))
+		dead[pid] = true
 	}
+	halted.Open()
+	if err := program.Wait(); err != nil && len(dead) == 0 {
+		ts.Fatalf("%s failed and nobody was killed: %v", strings.Join(args[1:], " "), err)
+	}
+	var vms []api.VM
+	ask(ts, &vms, "vm", "list")
+	for _, v := range vms {
+		if lost := func(v api.VM) bool { return v.VMM == nil || !dead[v.VMM.PID] }; !lost(v) {
+			awaitVM(ts, v.Name, "without its VMM", lost)
+		}
+	}
+	agrees(ts, false, nil)
+}
+
+// haltAt STEP PROGRAM ARGS… starts a program that brings the daemon to that step,
+// and waits until it halts there.
+func haltAt(ts *testscript.TestScript, args []string) (*exec.Cmd, *testenv.Gate) {
+	if len(args) < 2 {
+		ts.Fatalf("a step and a program are wanted, not %q", args)
+	}
+	ts.Check(ts.Exec("banger", "vm", "list")) // the daemon runs
+	halted, err := testenv.CloseGate(ts.Getenv("BANGERD_HALT"), args[0])
+	ts.Check(err)
+	program := command(ts, args[1:])
+	var said bytes.Buffer
+	program.Stdout, program.Stderr = &said, &said
+	ts.Check(program.Start())
+	if err := halted.Await(patience); err != nil {
+		_ = program.Process.Kill()
+		_ = program.Wait()
+		ts.Fatalf("%v\n%s", err, said.String())
+	}
+	return program, halted
 }
 
 // awaitState VM STATE follows a VM's log until the VM is in that state.
 func awaitState(ts *testscript.TestScript, neg bool, args []string) {
-	name, want := args[0], api.State(args[1])
 	ts.Check(ts.Exec("banger", "vm", "list")) // the daemon runs
+	want := api.State(args[1])
+	awaitVM(ts, args[0], args[1], func(v api.VM) bool { return v.State == want })
+}
+
+// awaitVM follows a VM's log until the VM is as wanted.
+func awaitVM(ts *testscript.TestScript, name, how string, wanted func(api.VM) bool) {
 	c := client.New(client.Options{Runtime: filepath.Join(ts.Getenv("XDG_RUNTIME_DIR"), "banger")}).AnyVersion()
 	defer c.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -70,13 +130,13 @@ func awaitState(ts *testscript.TestScript, neg bool, args []string) {
 	var v api.VM
 	err := c.Logs(ctx, name, true, func(api.LogLine) error {
 		var err error
-		if v, err = c.VM(ctx, name); err == nil && v.State == want {
+		if v, err = c.VM(ctx, name); err == nil && wanted(v) {
 			err = found
 		}
 		return err
 	})
 	if !errors.Is(err, found) {
-		ts.Fatalf("VM %s does not come to be %s: %v; it is %s: %s", name, want, err, v.State, v.Reason)
+		ts.Fatalf("VM %s does not come to be %s: %v; it is %s: %s", name, how, err, v.State, v.Reason)
 	}
 }
 

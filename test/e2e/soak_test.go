@@ -30,14 +30,23 @@ func TestKillAtEveryStep(t *testing.T) {
 	run(t, dir)
 }
 
-// everyStep gives a script for each operation that has steps.
+// everyStep gives a script for each operation that has steps and everybody who can
+// be killed over it: bangerd, its client, the VMM.
 func everyStep() map[string]string {
+	const bangerd, client, vmms = "killat", "killclient", "killvmms"
 	return map[string]string{
-		"create": script(stepsOfCreate),
-		"start":  script(stepsOfStart),
-		"stop":   script(stepsOfStop),
-		"delete": script(stepsOfDelete),
-		"pause":  script(stepsOfPause),
+		"create_bangerd": script(stepsOfCreate(bangerd)),
+		"create_client":  script(stepsOfCreate(client)),
+		"start_bangerd":  script(stepsOfStart(bangerd)),
+		"start_client":   script(stepsOfStart(client)),
+		"start_vmm":      script(stepsOfStart(vmms)),
+		"stop_bangerd":   script(stepsOfStop(bangerd)),
+		"stop_client":    script(stepsOfStop(client)),
+		"stop_vmm":       script(stepsOfStop(vmms)),
+		"delete_bangerd": script(stepsOfDelete(bangerd)),
+		"delete_client":  script(stepsOfDelete(client)),
+		"delete_vmm":     script(stepsOfDelete(vmms)),
+		"pause_bangerd":  script(stepsOfPause),
 	}
 }
 
@@ -54,47 +63,56 @@ func script(write func(say)) string {
 	return text.String()
 }
 
-func stepsOfCreate(say say) {
-	for _, step := range vm.CreateSteps {
-		say("killat %s banger vm create --name box --no-start", step)
+func stepsOfCreate(kill string) func(say) {
+	return func(say say) {
+		for _, step := range vm.CreateSteps {
+			say("%s %s banger vm create --name box --no-start", kill, step)
+			say("exec banger vm create --name box --no-start")
+			say("exec banger vm delete box")
+		}
 		say("exec banger vm create --name box --no-start")
-		say("exec banger vm delete box")
 	}
-	say("exec banger vm create --name box --no-start")
 }
 
-func stepsOfStart(say say) {
-	say("exec banger vm create --name box --no-start")
-	for _, step := range vm.StartSteps {
-		say("killat %s banger vm start box $WAIT", step)
+func stepsOfStart(kill string) func(say) {
+	return func(say say) {
+		say("exec banger vm create --name box --no-start")
+		for _, step := range vm.StartSteps {
+			say("%s %s banger vm start box $WAIT", kill, step)
+			say("exec banger vm stop --force box") // where there was no VMM yet to kill
+		}
+		say("exec banger vm start box $WAIT")
+		say("exec banger vm exec $WAIT box -- true")
 	}
-	say("exec banger vm start box $WAIT")
-	say("exec banger vm exec $WAIT box -- true")
 }
 
-func stepsOfStop(say say) {
-	say("exec banger vm create --name box $WAIT")
-	say("exec banger vm exec $WAIT box -- sh -c 'echo synced > /root/a && sync /root/a /root'")
-	last := len(vm.StopSteps) - 1 // comes only where the guest does not go down by itself
-	for _, step := range slices.Concat(vm.StopSteps[:last], vm.EndSteps) {
-		say("killat %s banger vm stop box", step)
-		say("exec banger vm restart box $WAIT")
-		say("exec banger vm exec $WAIT box -- cat /root/a")
-		say("stdout '^synced$'")
-	}
-	say("killat %s banger vm stop --force box", vm.StopSteps[last])
-	say("exec banger vm stop --force box")
-}
-
-func stepsOfDelete(say say) {
-	for _, step := range vm.DeleteSteps {
+func stepsOfStop(kill string) func(say) {
+	return func(say say) {
 		say("exec banger vm create --name box $WAIT")
-		say("killat %s banger vm delete box", step)
-		say("exec banger vm delete box")
-		say("exec banger vm list --json")
-		say(`stdout '^\[\]$'`)
+		say("exec banger vm exec $WAIT box -- sh -c 'echo synced > /root/a && sync /root/a /root'")
+		last := len(vm.StopSteps) - 1 // comes only where the guest does not go down by itself
+		for _, step := range slices.Concat(vm.StopSteps[:last], vm.EndSteps) {
+			say("%s %s banger vm stop box", kill, step)
+			say("exec banger vm restart box $WAIT")
+			say("exec banger vm exec $WAIT box -- cat /root/a")
+			say("stdout '^synced$'")
+		}
+		say("%s %s banger vm stop --force box", kill, vm.StopSteps[last])
+		say("exec banger vm stop --force box")
 	}
-	say("exec banger vm create --name box --no-start")
+}
+
+func stepsOfDelete(kill string) func(say) {
+	return func(say say) {
+		for _, step := range vm.DeleteSteps {
+			say("exec banger vm create --name box $WAIT")
+			say("%s %s banger vm delete box", kill, step)
+			say("exec banger vm delete box")
+			say("exec banger vm list --json")
+			say(`stdout '^\[\]$'`)
+		}
+		say("exec banger vm create --name box --no-start")
+	}
 }
 
 // The full disk's pause is nobody's command, nor is the end of it: the next
