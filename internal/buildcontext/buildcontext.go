@@ -1,11 +1,12 @@
 // Package buildcontext is what a container image is built from, as `docker
-// build` finds it: a directory, a Dockerfile and an ignore file. It reads the
-// user's files and runs as the user. What a Dockerfile means only a builder
-// knows, and the builder applies the ignore file too: here it saves the way of
-// what would be ignored.
+// build` finds it: a directory, a Dockerfile and an ignore file, or a stream. It
+// reads the user's files and runs as the user. What a Dockerfile means only a
+// builder knows, and the builder applies the ignore file too: here it saves the
+// way of what would be ignored.
 package buildcontext
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
@@ -31,12 +32,22 @@ type Context struct {
 	Dockerfile []byte
 	Ignore     []byte // nil: there is no ignore file
 
+	// Stream is all of it as `docker build -` takes it, a tar archive or a
+	// Dockerfile; nil: it is the directory. File is then the Dockerfile's name
+	// in the archive, "" for the usual one.
+	Stream io.Reader
+	File   string
+
 	ignored *patternmatcher.PatternMatcher
 }
 
 // Open finds the Dockerfile of a directory, or the one at file, which - reads
-// from stdin. Errors are *api.Error of kind bad-request.
+// from stdin. The directory - is a context that comes from stdin. Errors are
+// *api.Error of kind bad-request.
 func Open(dir, file string, stdin io.Reader) (*Context, error) {
+	if dir == "-" {
+		return openStream(file, stdin)
+	}
 	if err := checkDir(dir); err != nil {
 		return nil, err
 	}
@@ -51,6 +62,17 @@ func Open(dir, file string, stdin io.Reader) (*Context, error) {
 	return c, c.readIgnore(path)
 }
 
+func openStream(file string, stdin io.Reader) (*Context, error) {
+	if file == "-" {
+		return nil, bad("give the directory, or put the Dockerfile into the archive", "standard input can't be both the context and the Dockerfile")
+	}
+	all := bufio.NewReader(stdin)
+	if _, err := all.Peek(1); err != nil {
+		return nil, bad("like `tar c . | banger image build -t app -`, or a Dockerfile that needs no files", "there is no context on standard input: %v", err)
+	}
+	return &Context{Stream: all, File: file}, nil
+}
+
 func bad(hint, format string, args ...any) error {
 	return &api.Error{Kind: api.KindBadRequest, Message: fmt.Sprintf(format, args...), Hint: hint}
 }
@@ -58,8 +80,8 @@ func bad(hint, format string, args ...any) error {
 func checkDir(dir string) error {
 	info, err := os.Stat(dir)
 	switch {
-	case err != nil && (dir == "-" || strings.Contains(dir, "://") || strings.HasPrefix(dir, "git@")):
-		return bad("fetch or unpack it into a directory first", "the context of a build is a directory of this host, not %s", dir)
+	case err != nil && (strings.Contains(dir, "://") || strings.HasPrefix(dir, "git@")):
+		return bad("clone or unpack it into a directory first, or send it to standard input as a tar", "the context of a build is a directory of this host or -, not %s", dir)
 	case err != nil:
 		return bad("it is the directory that COPY takes files from", "cannot use the context: %v", err)
 	case !info.IsDir():

@@ -2,6 +2,7 @@ package buildcontext
 
 import (
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -69,9 +70,29 @@ func TestWhatCanNotBeBuilt(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	for _, url := range []string{"https://example.test/repo.git", "git@example.test:repo", "-"} {
+	for _, url := range []string{"https://example.test/repo.git", "git@example.test:repo"} {
 		if _, err := Open(url, "", nil); err == nil || !strings.Contains(err.Error(), "a directory of this host") {
 			t.Errorf("%s: %v", url, err)
+		}
+	}
+}
+
+func TestAContextFromStandardInput(t *testing.T) {
+	c, err := Open("-", "docker/Dockerfile", strings.NewReader("FROM x"))
+	if err != nil || c.File != "docker/Dockerfile" || c.Dir != "" {
+		t.Fatalf("%+v, %v", c, err)
+	}
+	if all, err := io.ReadAll(c.Stream); err != nil || string(all) != "FROM x" {
+		t.Errorf("it says %q, %v", all, err)
+	}
+	for name, tt := range map[string]struct{ file, input, says string }{
+		"nothing":         {"", "", "no context on standard input"},
+		"two of one pipe": {"-", "FROM x", "can't be both"},
+	} {
+		_, err := Open("-", tt.file, strings.NewReader(tt.input))
+		var told *api.Error
+		if !errors.As(err, &told) || told.Kind != api.KindBadRequest || !strings.Contains(told.Message, tt.says) {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

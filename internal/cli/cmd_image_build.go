@@ -17,6 +17,7 @@ import (
 	"github.com/banger-vm/banger/internal/buildcontext"
 	"github.com/banger-vm/banger/internal/cli/ui"
 	"github.com/banger-vm/banger/internal/config"
+	"github.com/banger-vm/banger/internal/registryauth"
 )
 
 type imageBuildOptions struct {
@@ -27,6 +28,7 @@ type imageBuildOptions struct {
 	args           []string
 	target         string
 	noCache        bool
+	registries     []string // that the builder gets credentials for
 	kernelRef      string
 	maxSize        string
 	json           bool
@@ -35,17 +37,23 @@ type imageBuildOptions struct {
 func newImageBuildCommand(d *deps) *cobra.Command {
 	o := imageBuildOptions{context: ".", machineOptions: machineOptions{noCredentials: true}}
 	c := &cobra.Command{
-		Use:   "build [directory] -t <image>",
+		Use:   "build [directory | -] -t <image>",
 		Short: "Make an image of a Dockerfile",
 		Long: `Make an image of a Dockerfile and the files of a directory, the current one unless
 named. Docker builds it, in a VM of its own that is gone afterwards; this host needs no
 Docker. What .dockerignore names stays here. Docker's own words go to standard error; when
 it can't build the Dockerfile the exit status is 1.
 
-The VM has the outside's network and none of your credentials, so what FROM names must be
-public. Nothing is kept from one build for the next.`,
+With - the files come from standard input, as a tar archive that may be packed, or it is
+a Dockerfile that needs none.
+
+The VM has the outside's network and none of your credentials. --registry-auth gives Docker
+there those for one registry, for private images that FROM and COPY --from name: in the
+VM's memory only, and out of reach of RUN. Nothing is kept from one build for the next.`,
 		Example: `  banger image build -t app
-  banger image build -f docker/app.Dockerfile --build-arg VERSION=3 -t app ./src`,
+  banger image build -f docker/app.Dockerfile --build-arg VERSION=3 -t app ./src
+  banger image build --registry-auth registry.example.com -t app
+  git archive HEAD | banger image build -t app -`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) > 0 {
@@ -59,6 +67,7 @@ public. Nothing is kept from one build for the next.`,
 	c.Flags().StringArrayVar(&o.args, "build-arg", nil, "set `NAME=VALUE` for an ARG of the Dockerfile; NAME alone takes the value it has here")
 	c.Flags().StringVar(&o.target, "target", "", "the `stage` to build, instead of the last one")
 	c.Flags().BoolVar(&o.noCache, "no-cache", false, "as of docker build; each build starts from nothing anyway")
+	c.Flags().StringArrayVar(&o.registries, "registry-auth", nil, "let the Dockerfile pull from `registry` with your credentials, which docker login keeps; may be repeated")
 	c.Flags().StringVar(&o.kernelRef, "kernel-ref", "", "the `kernel` that the image starts with unless told otherwise")
 	c.Flags().StringVar(&o.maxSize, "max-size", "", "how much the image may unpack to, as a `size` (default 32G)")
 	c.Flags().StringVar(&o.image, "builder", "", "`image` with Docker in it, to build in (default: default_image_name of the config)")
@@ -84,17 +93,22 @@ func runImageBuild(ctx context.Context, o imageBuildOptions, d *deps) error {
 	if receive.MaxMiB, err = parseSize("max-size", o.maxSize, 1); err != nil {
 		return err
 	}
-	from, err := buildcontext.Open(o.context, o.file, d.in)
-	if err != nil {
+	work := imageBuild{imageBuildOptions: o, deps: d}
+	if work.from, err = o.open(d.in); err != nil {
 		return err
 	}
 	if err := d.client.CheckImage(ctx, api.CheckImage{Name: o.tag, Kernel: o.kernelRef}); err != nil {
 		return err
 	}
-	if err := d.checkFits(ctx, from, builder); err != nil {
+	if err := d.checkFits(ctx, work.from, builder); err != nil {
 		return err
 	}
-	image, err := o.build(ctx, d, builder, from, receive)
+	if len(o.registries) > 0 {
+		if work.auth, err = registryauth.Config(ctx, o.registries); err != nil {
+			return err
+		}
+	}
+	image, err := work.run(ctx, builder, receive)
 	if err != nil {
 		return err
 	}
@@ -105,8 +119,20 @@ func runImageBuild(ctx context.Context, o imageBuildOptions, d *deps) error {
 	return err
 }
 
-// checkFits refuses a context that the builder's disk can't hold.
+// open finds what is to be built. Nobody types a tar archive.
+func (o imageBuildOptions) open(stdin io.Reader) (*buildcontext.Context, error) {
+	if o.context == "-" && isTerminal(stdin) {
+		return nil, bad("like `tar c . | banger image build -t app -`", "the context comes from standard input, which is a terminal")
+	}
+	return buildcontext.Open(o.context, o.file, stdin)
+}
+
+// checkFits refuses a context that the builder's disk can't hold. How large a
+// stream is nobody knows.
 func (d *deps) checkFits(ctx context.Context, from *buildcontext.Context, builder api.CreateRequest) error {
+	if from.Stream != nil {
+		return nil
+	}
 	settings, err := config.Load(config.Options{})
 	if err != nil {
 		return err
@@ -126,46 +152,59 @@ func (d *deps) checkFits(ctx context.Context, from *buildcontext.Context, builde
 		"%s has %s of files, and the builder's disk has %s free", from.Dir, ui.Bytes(size), ui.Bytes(free))
 }
 
-// build makes the image in a VM that goes with the build.
-func (o imageBuildOptions) build(ctx context.Context, d *deps, builder api.CreateRequest, from *buildcontext.Context, receive api.ReceiveImage) (image api.Image, err error) {
-	created, err := d.create(ctx, builder, o.json)
+// imageBuild is one build.
+type imageBuild struct {
+	imageBuildOptions
+	*deps
+	from *buildcontext.Context
+	auth []byte // a config.json of Docker's; nil: there are no credentials
+}
+
+// run makes the image in a VM that goes with the build.
+func (b imageBuild) run(ctx context.Context, builder api.CreateRequest, receive api.ReceiveImage) (image api.Image, err error) {
+	created, err := b.create(ctx, builder, b.json)
 	if err != nil {
 		return api.Image{}, err
 	}
-	defer func() { err = d.endSession(created, err) }()
-	if err := d.sendContext(ctx, created.VM, from, o.json); err != nil {
+	defer func() { err = b.endSession(created, err) }()
+	if err := b.sendContext(ctx, created.VM); err != nil {
 		return api.Image{}, err
 	}
-	if err := o.runDocker(ctx, d, created.VM); err != nil {
+	if err := b.runDocker(ctx, created.VM); err != nil {
 		return api.Image{}, err
 	}
-	progress := d.progress(o.json)
+	progress := b.progress(b.json)
 	defer progress.Done()
-	return d.client.ReceiveImage(ctx, created.VM.ID, receive, progress.Step)
+	return b.client.ReceiveImage(ctx, created.VM.ID, receive, progress.Step)
 }
 
 // Where what is to be built lies in the builder, and what it is called there.
 const (
 	guestContext    = "/root/context"
 	guestDockerfile = "/root/Dockerfile"
+	guestAuth       = "/run/banger-build"
 	builtTag        = "banger-build"
 )
 
-// sendContext brings all that Docker needs into the builder.
-func (d *deps) sendContext(ctx context.Context, vm api.VM, from *buildcontext.Context, asJSON bool) error {
-	progress := d.progress(asJSON)
+// sendContext brings all that Docker needs into the builder, but what comes as a
+// stream: Docker reads that itself.
+func (b imageBuild) sendContext(ctx context.Context, vm api.VM) error {
+	if b.from.Stream != nil {
+		return nil
+	}
+	progress := b.progress(b.json)
 	defer progress.Done()
-	if _, err := d.client.WriteFile(ctx, vm.ID, guestDockerfile, copyMode, bytes.NewReader(from.Dockerfile), nil); err != nil {
+	if _, err := b.client.WriteFile(ctx, vm.ID, guestDockerfile, copyMode, bytes.NewReader(b.from.Dockerfile), nil); err != nil {
 		return err
 	}
-	if from.Ignore != nil {
-		if _, err := d.client.WriteFile(ctx, vm.ID, guestDockerfile+".dockerignore", copyMode, bytes.NewReader(from.Ignore), nil); err != nil {
+	if b.from.Ignore != nil {
+		if _, err := b.client.WriteFile(ctx, vm.ID, guestDockerfile+".dockerignore", copyMode, bytes.NewReader(b.from.Ignore), nil); err != nil {
 			return err
 		}
 	}
-	moved, err := d.client.CopySome(ctx, vm.ID, from.Dir, guestContext, from.Keep, progress.Step)
+	moved, err := b.client.CopySome(ctx, vm.ID, b.from.Dir, guestContext, b.from.Keep, progress.Step)
 	progress.Done()
-	d.sayLeftOut(moved)
+	b.sayLeftOut(moved)
 	return err
 }
 
@@ -177,8 +216,8 @@ const (
 )
 
 // runDocker builds what lies in the builder.
-func (o imageBuildOptions) runDocker(ctx context.Context, d *deps, vm api.VM) error {
-	look, err := d.run(ctx, vm, api.ExecRequest{Argv: []string{"sh", "-c", lookForDocker}}, io.Discard)
+func (b imageBuild) runDocker(ctx context.Context, vm api.VM) error {
+	look, err := b.runIn(ctx, vm, api.ExecRequest{Argv: []string{"sh", "-c", lookForDocker}}, nil, io.Discard)
 	var told *api.Error
 	if look == noDocker || errors.As(err, &told) && told.Kind == api.KindNoProgram {
 		return bad("--builder takes an image with Docker in it, like debian-bookworm", "there is no Docker in image %s to build with", vm.Image)
@@ -186,51 +225,79 @@ func (o imageBuildOptions) runDocker(ctx context.Context, d *deps, vm api.VM) er
 	if err != nil {
 		return err
 	}
-	build := api.ExecRequest{Argv: o.docker(), Env: map[string]string{}}
+	build := api.ExecRequest{Argv: b.docker(), Env: map[string]string{}}
 	if look == 0 {
 		build.Env["DOCKER_BUILDKIT"] = "1"
 	}
-	status, err := d.run(ctx, vm, build, o.words(d))
+	if b.auth != nil {
+		if err := b.sendAuth(ctx, vm); err != nil {
+			return err
+		}
+		build.Env["DOCKER_CONFIG"] = guestAuth
+	}
+	status, err := b.runIn(ctx, vm, build, b.from.Stream, b.words())
 	if err == nil && status != 0 {
 		return exitStatus(exitUnfit)
 	}
 	return err
 }
 
+// keepAuth keeps what it reads in the builder's memory. Only Docker's client,
+// which runs as root outside of all containers, reads it there, and tells
+// Docker's daemon when something is pulled.
+const keepAuth = `set -e; umask 077; mkdir -p ` + guestAuth + `; mount -t tmpfs -o mode=0700,size=16m banger ` + guestAuth + `; cat > ` + guestAuth + `/config.json`
+
+// sendAuth gives Docker in the builder the credentials for registries.
+func (b imageBuild) sendAuth(ctx context.Context, vm api.VM) error {
+	var said strings.Builder
+	status, err := b.runIn(ctx, vm, api.ExecRequest{Argv: []string{"sh", "-c", keepAuth}}, bytes.NewReader(b.auth), &said)
+	if err == nil && status != 0 {
+		err = &api.Error{Kind: api.KindGuest, Message: fmt.Sprintf("cannot keep the credentials in the memory of the builder: %s", strings.TrimSpace(said.String()))}
+	}
+	return err
+}
+
 // docker is the command line.
-func (o imageBuildOptions) docker() []string {
-	argv := []string{"docker", "build", "--file", guestDockerfile, "--tag", builtTag}
-	for _, arg := range o.args {
+func (b imageBuild) docker() []string {
+	argv := []string{"docker", "build", "--tag", builtTag}
+	file, from := guestDockerfile, guestContext
+	if b.from.Stream != nil {
+		file, from = b.from.File, "-"
+	}
+	if file != "" {
+		argv = append(argv, "--file", file)
+	}
+	for _, arg := range b.args {
 		name, _, set := strings.Cut(arg, "=")
 		if value, known := os.LookupEnv(name); !set && known {
 			arg = name + "=" + value
 		}
 		argv = append(argv, "--build-arg", arg)
 	}
-	if o.target != "" {
-		argv = append(argv, "--target", o.target)
+	if b.target != "" {
+		argv = append(argv, "--target", b.target)
 	}
-	if o.noCache {
+	if b.noCache {
 		argv = append(argv, "--no-cache")
 	}
-	return append(argv, guestContext)
+	return append(argv, from)
 }
 
 // words is where Docker's words go.
-func (o imageBuildOptions) words(d *deps) io.Writer {
-	if o.json {
-		return ui.Lines("docker", d.progress(true))
+func (b imageBuild) words() io.Writer {
+	if b.json {
+		return ui.Lines("docker", b.progress(true))
 	}
-	return d.errs
+	return b.errs
 }
 
-// run runs a command without input in a VM, and gives its status.
-func (d *deps) run(ctx context.Context, vm api.VM, req api.ExecRequest, said io.Writer) (int, error) {
+// runIn runs a command in a VM, and gives its status.
+func (d *deps) runIn(ctx context.Context, vm api.VM, req api.ExecRequest, input io.Reader, said io.Writer) (int, error) {
 	command, err := d.client.Exec(ctx, vm.ID, req)
 	if err != nil {
 		return 0, err
 	}
-	status, err := command.Run(ctx, nil, said, said)
+	status, err := command.Run(ctx, input, said, said)
 	if errors.Is(err, client.ErrLost) {
 		err = d.lost(vm)
 	}

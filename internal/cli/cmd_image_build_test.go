@@ -3,14 +3,25 @@ package cli
 import (
 	"strings"
 	"testing"
+
+	"github.com/banger-vm/banger/internal/buildcontext"
 )
 
 func TestDockersCommandLine(t *testing.T) {
 	t.Setenv("FROM_HERE", "a value")
 	o := imageBuildOptions{args: []string{"A=1", "B=x=y", "FROM_HERE", "NOWHERE", "EMPTY="}, target: "app", noCache: true}
-	want := "docker|build|--file|/root/Dockerfile|--tag|banger-build|--build-arg|A=1|--build-arg|B=x=y|--build-arg|FROM_HERE=a value|" +
+	want := "docker|build|--tag|banger-build|--file|/root/Dockerfile|--build-arg|A=1|--build-arg|B=x=y|--build-arg|FROM_HERE=a value|" +
 		"--build-arg|NOWHERE|--build-arg|EMPTY=|--target|app|--no-cache|/root/context"
-	if got := strings.Join(o.docker(), "|"); got != want {
+	if got := strings.Join(imageBuild{imageBuildOptions: o, from: &buildcontext.Context{Dir: "."}}.docker(), "|"); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	for file, want := range map[string]string{
+		"":             "docker|build|--tag|banger-build|-",
+		"docker/other": "docker|build|--tag|banger-build|--file|docker/other|-",
+	} {
+		from := &buildcontext.Context{Stream: strings.NewReader("FROM x"), File: file}
+		if got := strings.Join(imageBuild{from: from}.docker(), "|"); got != want {
+			t.Errorf("got  %s\nwant %s", got, want)
+		}
 	}
 }

@@ -85,7 +85,7 @@ var rules = []rule{
 	{who: "client", may: []string{"api", "internal/guest/proto", "internal/guest/filetree"}, bare: true, why: "the public client knows the wire and the frames on it"},
 	{who: "internal/cli/ui", may: []string{"api"}, bare: true},
 	{who: "internal/cli/mcptools", may: []string{"api", "client"}, bare: true, why: "one more client"},
-	{who: "internal/cli", may: []string{"api", "client", "internal/cli/ui", "internal/cli/mcptools", "internal/config", "internal/workspace", "internal/buildcontext"}, bare: true, why: "the CLI does nothing itself: cli → client → api; the user's own files are read by workspace and buildcontext"},
+	{who: "internal/cli", may: []string{"api", "client", "internal/cli/ui", "internal/cli/mcptools", "internal/config", "internal/workspace", "internal/buildcontext", "internal/registryauth"}, bare: true, why: "the CLI does nothing itself: cli → client → api; the user's own files are read by workspace, buildcontext and registryauth"},
 	{who: "internal/testdaemon", may: []string{"api", "internal/guest/proto", "internal/guest/filetree"}, bare: true, why: "clients are tested against the wire, not the daemon's idea of it"},
 
 	{who: "internal/daemon/web", may: []string{"api", "client"}, bare: true, why: "the web UI is one more client"},
@@ -96,10 +96,10 @@ var rules = []rule{
 	{who: "internal/session", may: []string{"internal/guest/host", "internal/guest/proto"}},
 	{who: "internal/workspace", may: []string{"internal/workspace/wire"}, why: "it runs as the user, beside the CLI, and knows a connection only"},
 
-	{who: "internal/image/oci", may: []string{"internal/download"}},
+	{who: "internal/image/oci", may: []string{"internal/download", "internal/registryauth"}},
 	{who: "internal/image/catalog", may: []string{"internal/download"}},
-	{who: "internal/debian", may: []string{"internal/download"}},
-	{who: "internal/image", may: []string{"internal/debian"}},
+	{who: "internal/debian", may: []string{"internal/cachedir", "internal/download"}},
+	{who: "internal/image", may: []string{"internal/cachedir", "internal/debian"}},
 	{who: "internal/kernel", may: []string{"internal/debian"}},
 	{who: "internal/guest/filetree", may: []string{"internal/guest/proto"}, bare: true, why: "both ends of a copy are made of it, the client's too"},
 	{who: "internal/guest/host", may: []string{"internal/guest/proto"}},

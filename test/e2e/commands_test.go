@@ -202,7 +202,7 @@ func hostCA(ts *testscript.TestScript, neg bool, args []string) {
 	der, err := x509.CreateCertificate(rand.Reader, cert, cert, key.Public(), key)
 	ts.Check(err)
 	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	trust(ts, "corporate.crt", text)
+	ts.Check(trust("corporate.crt", text))
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), text, 0o644))
 }
 
@@ -218,9 +218,11 @@ var mountAnchors = sync.OnceValue(func() error {
 })
 
 // trust makes the host, and so its guests, trust a certificate.
-func trust(ts *testscript.TestScript, name string, cert []byte) {
-	ts.Check(mountAnchors())
-	ts.Check(os.WriteFile(filepath.Join(anchors, name), cert, 0o644))
+func trust(name string, cert []byte) error {
+	if err := mountAnchors(); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(anchors, name), cert, 0o644)
 }
 
 // smallDisk DIR MEGABYTES makes DIR a filesystem of its own that is soon full.

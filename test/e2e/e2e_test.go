@@ -65,7 +65,7 @@ func inWorld(tests func() int) (int, error) {
 		return 0, err
 	}
 	defer world.Close()
-	defer stopHub()
+	defer stopHubs()
 	scratch, err := os.MkdirTemp("/var/tmp", "banger-e2e")
 	if err != nil {
 		return 0, err
@@ -132,6 +132,7 @@ func run(t *testing.T, dir string) {
 			"spoil":         spoilBundles,
 			"emptystore":    emptyStore,
 			"dockerhub":     dockerHub,
+			"privatehub":    privateHub,
 			"modulesof":     modulesOf,
 			"sharedbase":    sharedBase,
 		},

@@ -13,7 +13,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
@@ -22,13 +21,11 @@ import (
 
 	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/internal/progress"
+	"github.com/banger-vm/banger/internal/registryauth"
 )
 
 // parallel is how many layers come at once.
 const parallel = 4
-
-// helperTimeout bounds a credential helper, which is a program of the user's.
-const helperTimeout = time.Minute
 
 // Registry finds images in registries.
 type Registry struct {
@@ -74,7 +71,7 @@ func (r *Registry) connect(ctx context.Context, ref Reference, report progress.F
 	if err != nil {
 		return nil, err
 	}
-	auth, err := credentials(ctx, parsed.Context())
+	auth, err := registryauth.For(ctx, parsed.Context())
 	if err != nil {
 		return nil, err
 	}
@@ -109,37 +106,6 @@ func checkRedirect(ref Reference) func(*http.Request, []*http.Request) error {
 		}
 		return nil
 	}
-}
-
-// credentials asks Docker's configuration, and the helpers that it names,
-// which may hang.
-func credentials(ctx context.Context, target authn.Resource) (authn.Authenticator, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, helperTimeout, &api.Error{
-		Kind: api.KindUnauthorized, Message: "the credential helper for " + target.RegistryStr() + " does not answer",
-		Hint: "look at credHelpers and credsStore in ~/.docker/config.json",
-	})
-	defer cancel()
-	type answer struct {
-		auth authn.Authenticator
-		err  error
-	}
-	answered := make(chan answer, 1)
-	go func() {
-		auth, err := authn.Resolve(ctx, authn.DefaultKeychain, target)
-		answered <- answer{auth, err}
-	}()
-	select {
-	case a := <-answered:
-		if a.err == nil {
-			return a.auth, nil
-		}
-		if ctx.Err() == nil {
-			return nil, &api.Error{Kind: api.KindUnauthorized, Message: fmt.Sprintf("cannot get the credentials for %s: %v", target.RegistryStr(), a.err),
-				Hint: "look at ~/.docker/config.json and the helpers it names; `docker login` writes it anew"}
-		}
-	case <-ctx.Done():
-	}
-	return nil, context.Cause(ctx)
 }
 
 // resolve follows indexes down to a manifest.
