@@ -1,8 +1,11 @@
 package debian
 
 import (
+	"fmt"
+	"runtime"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -83,7 +86,7 @@ func FuzzPackages(f *testing.F) {
 		"\nProvides: x (= 1), y\nDepends: libc6 (>= 2.36), awk | mawk:any\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		x := newIndex()
-		if err := x.add(text, suite{name: "s", base: "http://m.test"}, "amd64"); err != nil {
+		if err := x.add(strings.NewReader(text), suite{name: "s", base: "http://m.test"}, "amd64"); err != nil {
 			return
 		}
 		for name, all := range x.byName {
@@ -95,4 +98,47 @@ func FuzzPackages(f *testing.F) {
 			}
 		}
 	})
+}
+
+// An index keeps what it needs of a list, and not the list: descriptions are the
+// most of Debian's, and a build has the index all the time.
+func TestAnIndexIsSmallerThanItsList(t *testing.T) {
+	const packages = 5000
+	var list strings.Builder
+	for i := range packages {
+		fmt.Fprintf(&list, "Package: package-%d\nVersion: 1\nArchitecture: amd64\nFilename: pool/p-%d.deb\nSize: 1\nSHA256: %064d\nDepends: libc6 (>= 2.36)\nDescription: %s\n\n",
+			i, i, i, strings.Repeat("long ", 1000))
+	}
+	from := strings.NewReader(list.String())
+	before := heap()
+	x := newIndex()
+	if err := x.add(from, suite{name: "s", base: "http://m.test"}, "amd64"); err != nil {
+		t.Fatal(err)
+	}
+	grown := heap() - before
+	if len(x.byName) != packages || grown > from.Size()/4 {
+		t.Errorf("%d packages take %d bytes, their list has %d", len(x.byName), grown, from.Size())
+	}
+}
+
+// heap is how much memory is in use.
+func heap() int64 {
+	runtime.GC()
+	var stats runtime.MemStats
+	runtime.ReadMemStats(&stats)
+	return int64(stats.HeapAlloc)
+}
+
+func TestParagraphs(t *testing.T) {
+	x := newIndex()
+	one := func(name string) string {
+		return fmt.Sprintf("Package: %s\nVersion: 1\nArchitecture: all\nFilename: pool/p.deb\nSize: 1\nSHA256: %064d\n", name, 1)
+	}
+	list := "\n\n" + one("first") + "\n\n\n" + one("second") + " \n" + one("third") + "\n" + strings.TrimSuffix(one("last"), "\n")
+	if err := x.add(iotest.OneByteReader(strings.NewReader(list)), suite{}, "amd64"); err != nil || len(x.byName) != 4 {
+		t.Errorf("%d packages, %v", len(x.byName), err)
+	}
+	if err := newIndex().add(strings.NewReader("Package: "+strings.Repeat("x", maxStanza)), suite{}, "amd64"); err == nil {
+		t.Error("a paragraph without an end passes")
+	}
 }

@@ -14,8 +14,10 @@ package debian
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -23,6 +25,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/banger-vm/banger/internal/cachedir"
 	"github.com/banger-vm/banger/internal/progress"
 )
 
@@ -90,12 +93,14 @@ func debianArch(goarch string) string {
 }
 
 // Archive is what one or more suites of a Debian archive hold for one
-// architecture. It is read-only after [Open] and safe for concurrent use.
+// architecture. It is read-only after [Open] and safe for concurrent use, until
+// [Archive.Close].
 type Archive struct {
 	arch   string
 	fetch  *fetcher
 	suites []suite
 	index  *index
+	using  *os.File // the cache
 }
 
 // Source is a suite that an archive was opened with, and the base URL it comes
@@ -118,26 +123,46 @@ func Open(ctx context.Context, opts Options, report progress.Func, suites ...str
 	if err != nil {
 		return nil, err
 	}
-	found, err := findSuites(ctx, f, opts, report, suites)
-	if err != nil {
+	a := &Archive{arch: opts.Arch, fetch: f, index: newIndex()}
+	if a.using, err = CacheDir(opts.Cache).Use(); err != nil {
 		return nil, err
 	}
-	lists, err := fetchLists(ctx, f, opts.Arch, found)
-	if err != nil {
+	if err := a.read(ctx, opts, report, suites); err != nil {
+		a.Close()
 		return nil, err
 	}
-	idx := newIndex()
+	return a, nil
+}
+
+// CacheDir is the directory where archives with this Cache keep what they download.
+func CacheDir(cache string) cachedir.Dir {
+	return cachedir.Dir{Path: cache, Files: []string{"debs/*", "lists/*"}}
+}
+
+// Close ends the use of the archive: what it has downloaded may be removed.
+func (a *Archive) Close() { a.using.Close() }
+
+func (a *Archive) read(ctx context.Context, opts Options, report progress.Func, suites []string) error {
+	var err error
+	if a.suites, err = findSuites(ctx, a.fetch, opts, report, suites); err != nil {
+		return err
+	}
+	lists, err := fetchLists(ctx, a.fetch, opts.Arch, a.suites)
+	if err != nil {
+		return err
+	}
 	for i, list := range lists {
-		if err := idx.add(list, found[i], opts.Arch); err != nil {
-			return nil, untrusted(fmt.Errorf("cannot read the package list of %s: %w", found[i].name, err))
+		err := list.read(func(r io.Reader) error { return a.index.add(r, a.suites[i], opts.Arch) })
+		if err != nil {
+			return fmt.Errorf("suite %s: %w", a.suites[i].name, err)
 		}
 	}
-	return &Archive{arch: opts.Arch, fetch: f, suites: found, index: idx}, nil
+	return nil
 }
 
 // fetchLists gets the package list of each suite, side by side.
-func fetchLists(ctx context.Context, f *fetcher, arch string, suites []suite) ([]string, error) {
-	lists := make([]string, len(suites))
+func fetchLists(ctx context.Context, f *fetcher, arch string, suites []suite) ([]packedList, error) {
+	lists := make([]packedList, len(suites))
 	group, ctx := errgroup.WithContext(ctx)
 	for i, s := range suites {
 		group.Go(func() error {

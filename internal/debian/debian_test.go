@@ -474,3 +474,18 @@ func TestPasswordIsNotShown(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// What an archive has downloaded stays while it is used.
+func TestCacheInUse(t *testing.T) {
+	m := newMirror(t)
+	oneSuite(m)
+	opts := m.options()
+	a := open(t, opts, "bookworm")
+	if took, err := CacheDir(opts.Cache).Empty(); took != 0 || err != nil {
+		t.Errorf("in use: %d, %v", took, err)
+	}
+	a.Close()
+	if took, err := CacheDir(opts.Cache).Empty(); took == 0 || err != nil {
+		t.Errorf("afterwards: %d, %v", took, err)
+	}
+}

@@ -231,25 +231,25 @@ func fetchSuite(ctx context.Context, f *fetcher, base, name string, attempts int
 }
 
 // packages gives the package list of main, from the cache where it is.
-func (s suite) packages(ctx context.Context, f *fetcher, arch string) (string, error) {
+func (s suite) packages(ctx context.Context, f *fetcher, arch string) (packedList, error) {
 	dir := "main/binary-" + arch + "/"
 	whole, ok := s.release.files[dir+"Packages"]
 	if !ok {
-		return "", notInArchive("the suite %s of %s has no packages for %s", s.name, withoutPassword(s.base), arch)
+		return packedList{}, notInArchive("the suite %s of %s has no packages for %s", s.name, withoutPassword(s.base), arch)
 	}
 	if whole.size > maxPackages {
-		return "", untrusted(fmt.Errorf("the package list of %s has %d bytes, more than is sensible", s.name, whole.size))
+		return packedList{}, untrusted(fmt.Errorf("the package list of %s has %d bytes, more than is sensible", s.name, whole.size))
 	}
 	for _, suffix := range []string{".xz", ".gz"} {
 		if packed, ok := s.release.files[dir+"Packages"+suffix]; ok {
 			path, err := f.file(ctx, listDir(f.cache), s.urls(dir, suffix, packed), packed, nil)
 			if err != nil {
-				return "", err
+				return packedList{}, err
 			}
-			return readPacked(path, suffix, whole)
+			return packedList{path, suffix, whole}, nil
 		}
 	}
-	return "", notInArchive("the suite %s of %s has no package list that is packed by xz or gzip", s.name, withoutPassword(s.base))
+	return packedList{}, notInArchive("the suite %s of %s has no package list that is packed by xz or gzip", s.name, withoutPassword(s.base))
 }
 
 // urls names the places of a list. The one by hash stays right while the

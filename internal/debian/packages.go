@@ -1,9 +1,12 @@
 package debian
 
 import (
+	"bufio"
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"path"
 	"slices"
 	"strconv"
@@ -48,19 +51,51 @@ func newIndex() *index {
 	return &index{byName: map[string][]*Package{}, provided: map[string][]provision{}}
 }
 
-// add reads a package list.
-func (x *index) add(list string, from suite, arch string) error {
-	return parseControl(list, func(s stanza) error {
-		p, err := parsePackage(s)
+// maxStanza bounds the paragraph of one package.
+const maxStanza = 1 << 20
+
+// add reads a package list: 50 MB, of which a third is of use.
+func (x *index) add(list io.Reader, from suite, arch string) error {
+	paragraphs := bufio.NewScanner(list)
+	paragraphs.Buffer(nil, maxStanza)
+	paragraphs.Split(splitParagraphs)
+	for paragraphs.Scan() {
+		err := parseControl(paragraphs.Text(), func(s stanza) error {
+			p, err := parsePackage(s)
+			if err != nil {
+				return err
+			}
+			if p.Architecture != arch && p.Architecture != "all" {
+				return nil
+			}
+			p.Suite, p.base = from.name, from.base
+			return x.put(p.alone())
+		})
 		if err != nil {
 			return err
 		}
-		if p.Architecture != arch && p.Architecture != "all" {
-			return nil
-		}
-		p.Suite, p.base = from.name, from.base
-		return x.put(p)
-	})
+	}
+	return paragraphs.Err()
+}
+
+// splitParagraphs is a [bufio.SplitFunc]: empty lines are between paragraphs.
+func splitParagraphs(data []byte, atEOF bool) (advance int, token []byte, err error) {
+	if end := bytes.Index(data, []byte("\n\n")); end >= 0 {
+		return end + 2, data[:end+1], nil
+	}
+	if atEOF && len(data) > 0 {
+		return len(data), data, nil
+	}
+	return 0, nil, nil
+}
+
+// alone gives the package without the rest of the paragraph that its strings are
+// parts of.
+func (p *Package) alone() *Package {
+	for _, s := range []*string{&p.Name, &p.Version, &p.Architecture, &p.SHA256, &p.Priority, &p.Filename, &p.preDepends, &p.depends, &p.provides} {
+		*s = strings.Clone(*s)
+	}
+	return p
 }
 
 // put files a package, keeping the newest version of each name first.

@@ -27,7 +27,7 @@ func world(t *testing.T, text string) *index {
 		list.WriteString("\n")
 	}
 	x := newIndex()
-	if err := x.add(list.String(), suite{name: "s", base: "http://m.test"}, "amd64"); err != nil {
+	if err := x.add(strings.NewReader(list.String()), suite{name: "s", base: "http://m.test"}, "amd64"); err != nil {
 		t.Fatal(err)
 	}
 	return x

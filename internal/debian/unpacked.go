@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
+	"sync"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -21,11 +21,7 @@ func decompress(r io.Reader, suffix string) (io.ReadCloser, error) {
 	case "":
 		return io.NopCloser(r), nil
 	case ".xz":
-		x, err := xz.NewReader(bufio.NewReaderSize(r, 1<<16), 0)
-		if err != nil {
-			return nil, err
-		}
-		return io.NopCloser(x), nil
+		return newUnxz(bufio.NewReaderSize(r, 1<<16))
 	case ".gz":
 		return gzip.NewReader(r)
 	case ".zst":
@@ -38,27 +34,55 @@ func decompress(r io.Reader, suffix string) (io.ReadCloser, error) {
 	return nil, fmt.Errorf("unknown compression %q", suffix)
 }
 
-// readPacked reads the whole of a packed file that must be what want says.
-func readPacked(path, suffix string, want digest) (string, error) {
-	file, err := os.Open(path)
+// unxzs are decompressors that are used again: each has a dictionary of 8 MiB or
+// more, and a build unpacks hundreds of packages.
+var unxzs sync.Pool
+
+// unxz is a decompressor of which Close lets others have it.
+type unxz struct{ *xz.Reader }
+
+func newUnxz(r io.Reader) (unxz, error) {
+	if x, ok := unxzs.Get().(*xz.Reader); ok {
+		return unxz{x}, x.Reset(r)
+	}
+	x, err := xz.NewReader(r, 0)
+	return unxz{x}, err
+}
+
+// Close implements [io.Closer].
+func (x unxz) Close() error {
+	unxzs.Put(x.Reader)
+	return nil
+}
+
+// packedList is a package list that was downloaded, and what is in it when it is
+// unpacked.
+type packedList struct {
+	path, suffix string
+	whole        digest
+}
+
+// read lets a function read the list to its end, and fails when that was not
+// what is signed: whatever the function made of it is nothing then. The packed
+// file is what is signed already.
+func (l packedList) read(read func(io.Reader) error) error {
+	file, err := os.Open(l.path)
 	if err != nil {
-		return "", fmt.Errorf("cannot read a package list: %w", err)
+		return fmt.Errorf("cannot read a package list: %w", err)
 	}
 	defer file.Close()
-	r, err := decompress(file, suffix)
+	r, err := decompress(file, l.suffix)
 	if err != nil {
-		return "", untrusted(fmt.Errorf("cannot unpack a package list: %w", err))
+		return untrusted(fmt.Errorf("cannot unpack a package list: %w", err))
 	}
 	defer r.Close()
-	var text strings.Builder
-	text.Grow(int(want.size))
-	sum := sha256.New()
-	n, err := io.Copy(io.MultiWriter(&text, sum), io.LimitReader(r, want.size+1))
-	if err != nil {
-		return "", untrusted(fmt.Errorf("cannot unpack a package list: %w", err))
+	sum, n := sha256.New(), int64(0)
+	counted := counter(func(more int) { n += int64(more) })
+	if err := read(io.TeeReader(io.LimitReader(r, l.whole.size+1), io.MultiWriter(sum, counted))); err != nil {
+		return untrusted(fmt.Errorf("cannot read a package list: %w", err))
 	}
-	if n != want.size || hex.EncodeToString(sum.Sum(nil)) != want.sha256 {
-		return "", untrusted(fmt.Errorf("a package list is not what the signed InRelease says (%d bytes, want %d)", n, want.size))
+	if n != l.whole.size || hex.EncodeToString(sum.Sum(nil)) != l.whole.sha256 {
+		return untrusted(fmt.Errorf("a package list is not what the signed InRelease says (%d bytes, want %d)", n, l.whole.size))
 	}
-	return text.String(), nil
+	return nil
 }

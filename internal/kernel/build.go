@@ -38,6 +38,7 @@ func (s *Store) build(ctx context.Context, entry catalogEntry, report progress.F
 	if err != nil {
 		return record{}, err
 	}
+	defer archive.Close()
 	return s.buildFrom(ctx, entry, archive, pkg, report)
 }
 
@@ -64,7 +65,8 @@ func (s *Store) buildFrom(ctx context.Context, entry catalogEntry, archive *debi
 	return rec, s.commit(ctx, filepath.Join(work, "kernel"), rec)
 }
 
-// find picks the newest package of the first source that has one.
+// find picks the newest package of the first source that has one. The archive is
+// for the caller to close.
 func (s *Store) find(ctx context.Context, entry catalogEntry, report progress.Func) (*debian.Archive, debian.Package, error) {
 	var missed []string
 	for _, source := range entry.Sources {
@@ -72,17 +74,25 @@ func (s *Store) find(ctx context.Context, entry catalogEntry, report progress.Fu
 		if err != nil {
 			return nil, debian.Package{}, err
 		}
-		packages, err := archive.Find(source.Packages)
+		pkg, ok, err := newestOf(archive, source.Packages)
+		if ok && err == nil {
+			return archive, pkg, nil
+		}
+		archive.Close()
 		if err != nil {
 			return nil, debian.Package{}, err
-		}
-		pkg, ok, err := newest(packages)
-		if err != nil || ok {
-			return archive, pkg, err
 		}
 		missed = append(missed, source.Suites...)
 	}
 	return nil, debian.Package{}, fmt.Errorf("cannot find a package of kernel %s in %s", entry.Name, strings.Join(missed, ", "))
+}
+
+func newestOf(archive *debian.Archive, pattern string) (debian.Package, bool, error) {
+	packages, err := archive.Find(pattern)
+	if err != nil {
+		return debian.Package{}, false, err
+	}
+	return newest(packages)
 }
 
 // newest gives the package of the highest version among the signed kernels.

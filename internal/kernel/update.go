@@ -60,6 +60,7 @@ func (s *Store) update(ctx context.Context, entry catalogEntry, report progress.
 	if err != nil {
 		return record{}, err
 	}
+	defer archive.Close()
 	if pkg.Version == rec.Version && pkg.Name == rec.Package {
 		return rec, nil
 	}

@@ -1,0 +1,79 @@
+// Package cachedir is for directories of files that can be had again: many use
+// one at once, and who empties it takes nothing away from any of them.
+package cachedir
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Dir is a directory with such files.
+type Dir struct {
+	Path  string
+	Files []string // patterns of the files, below Path
+}
+
+// Use keeps the files from being removed until what it gives is closed.
+func (d Dir) Use() (*os.File, error) { return d.lock(unix.LOCK_SH) }
+
+func (d Dir) lock(how int) (*os.File, error) {
+	if err := os.MkdirAll(d.Path, 0o700); err != nil {
+		return nil, fmt.Errorf("cannot make the cache: %w", err)
+	}
+	file, err := os.OpenFile(filepath.Join(d.Path, ".lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("cannot lock the cache: %w", err)
+	}
+	for {
+		err := unix.Flock(int(file.Fd()), how)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			file.Close()
+			return nil, fmt.Errorf("cannot lock the cache: %w", err)
+		}
+		return file, nil
+	}
+}
+
+// Took is how many bytes of the disk the files take that could be removed: none
+// while somebody uses them.
+func (d Dir) Took() (int64, error) { return d.each(func(string) error { return nil }) }
+
+// Empty removes the files, unless somebody uses them, and gives what they took.
+func (d Dir) Empty() (int64, error) { return d.each(os.Remove) }
+
+func (d Dir) each(do func(path string) error) (int64, error) {
+	lock, err := d.lock(unix.LOCK_EX | unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer lock.Close()
+	var took int64
+	for _, pattern := range d.Files {
+		files, err := filepath.Glob(filepath.Join(d.Path, pattern))
+		if err != nil {
+			return took, err
+		}
+		for _, path := range files {
+			info, err := os.Lstat(path)
+			if err == nil {
+				err = do(path)
+			}
+			if err != nil {
+				return took, fmt.Errorf("cannot empty the cache: %w", err)
+			}
+			took += info.Sys().(*syscall.Stat_t).Blocks * 512
+		}
+	}
+	return took, nil
+}
