@@ -71,16 +71,18 @@ type TagImage struct {
 }
 
 // PruneImages deletes the images that no VM uses and that can be had again, but
-// the default one, and the cached layers of container images (POST /v1/images/prune).
+// the default one, and what is cached of container images and of builds (POST
+// /v1/images/prune).
 type PruneImages struct {
 	DryRun bool `json:"dry_run,omitempty"` // only tell
 }
 
 // PrunedImages answers PruneImages.
 type PrunedImages struct {
-	Images []Image `json:"images"`
-	Layers int64   `json:"layers_bytes"` // of the cache of container images' layers
-	Freed  int64   `json:"freed_bytes"`  // of the host's disk, with the layers
+	Images   []Image `json:"images"`
+	Layers   int64   `json:"layers_bytes"`   // of the cache of container images' layers
+	Packages int64   `json:"packages_bytes"` // of the cache of packages that images and kernels are built of
+	Freed    int64   `json:"freed_bytes"`    // of the host's disk, with the caches
 }
 
 // CheckImage asks whether a new image could be made by a name, and with a

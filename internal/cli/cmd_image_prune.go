@@ -20,9 +20,9 @@ func newImagePruneCommand(d *deps) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "prune",
 		Short: "Delete images that no VM uses and that can be pulled again",
-		Long: `Delete the images of catalogs and registries that no VM uses, but the default image, and the
-layers of container images that are kept for further pulls. Images that you made, registered or
-took from files stay.`,
+		Long: `Delete the images of catalogs and registries that no VM uses, but the default image, and what
+is kept for further pulls and builds: the layers of container images, and Debian packages. Images
+that you made, registered or took from files stay.`,
 		Args: none,
 		RunE: func(c *cobra.Command, _ []string) error { return runImagePrune(c.Context(), o, d) },
 	}
@@ -42,8 +42,13 @@ func runImagePrune(ctx context.Context, o imagePruneOptions, d *deps) error {
 	for _, i := range pruned.Images {
 		fmt.Fprintf(d.out, "%s  %s\n", ui.Clean(i.Name), ui.Bytes(i.Used))
 	}
-	if pruned.Layers > 0 {
-		fmt.Fprintf(d.out, "layers of container images  %s\n", ui.Bytes(pruned.Layers))
+	for _, kept := range []struct {
+		what  string
+		bytes int64
+	}{{"layers of container images", pruned.Layers}, {"Debian packages", pruned.Packages}} {
+		if kept.bytes > 0 {
+			fmt.Fprintf(d.out, "%s  %s\n", kept.what, ui.Bytes(kept.bytes))
+		}
 	}
 	word := "freed"
 	if o.dryRun {

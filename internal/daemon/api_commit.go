@@ -23,7 +23,7 @@ func (d *Daemon) postCommit(w http.ResponseWriter, r *http.Request) error {
 }
 
 // postImagesPrune deletes the images that no VM uses and that can be had again,
-// and the layers that are kept of container images, or only tells what would go.
+// and the layers and packages that are kept, or only tells what would go.
 func (d *Daemon) postImagesPrune(w http.ResponseWriter, r *http.Request) error {
 	var req api.PruneImages
 	if err := read(w, r, &req); err != nil {
@@ -49,13 +49,16 @@ func (d *Daemon) postImagesPrune(w http.ResponseWriter, r *http.Request) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	layers := d.Images.PruneLayers
+	layers, packages := d.Images.PruneLayers, d.Images.PrunePackages
 	if req.DryRun {
-		layers = d.Images.Layers
+		layers, packages = d.Images.Layers, d.Images.Packages
 	}
 	if pruned.Layers, err = layers(); err != nil {
 		return err
 	}
-	pruned.Freed = image.Freed(prunable) + pruned.Layers
+	if pruned.Packages, err = packages(); err != nil {
+		return err
+	}
+	pruned.Freed = image.Freed(prunable) + pruned.Layers + pruned.Packages
 	return answer(w, pruned)
 }

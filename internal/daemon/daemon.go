@@ -38,6 +38,8 @@ type Images interface {
 	Prunable(keep func(name string) bool) ([]image.Image, error)
 	Layers() (int64, error)
 	PruneLayers() (int64, error)
+	Packages() (int64, error)
+	PrunePackages() (int64, error)
 	Delete(ctx context.Context, name string) error
 }
 

@@ -156,11 +156,12 @@ func (b *build) checkHost() error {
 func (b *build) fill(ctx context.Context) ([]debian.Source, error) {
 	b.step(StepOpen)
 	opts := b.store.Debian
-	opts.Cache = filepath.Join(b.store.Cache, "debian")
+	opts.Cache = b.store.packageDir()
 	archive, err := debian.Open(ctx, opts, b.report, b.entry.Suites...)
 	if err != nil {
 		return nil, err
 	}
+	defer archive.Close()
 	tools := make([]fetchedTool, len(b.entry.Tools))
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.Go(func() error {

@@ -164,34 +164,33 @@ func TestRenewable(t *testing.T) {
 	}
 }
 
-// TestPruneLayers prunes the cache of layers while a pull uses it, and then.
-func TestPruneLayers(t *testing.T) {
+// TestPruneCaches prunes the layers and the packages that are kept.
+func TestPruneCaches(t *testing.T) {
 	s := newStore(t)
 	s.Cache = t.TempDir()
-	dir := filepath.Join(s.layerDir(), "sha256")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range []string{"whole", "other.partial"} {
-		if err := os.WriteFile(filepath.Join(dir, name), make([]byte, 8192), 0o600); err != nil {
+	for _, dir := range []string{filepath.Join(s.layerDir(), "sha256"), filepath.Join(s.packageDir(), "debs"), filepath.Join(s.packageDir(), "lists")} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "x"), make([]byte, 8192), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	using, err := s.useLayers()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if took, err := s.PruneLayers(); took != 0 || err != nil {
-		t.Errorf("under a pull: %d, %v", took, err)
-	}
-	using.Close()
-	if took, err := s.Layers(); took != 2*8192 || err != nil {
-		t.Errorf("told: %d, %v", took, err)
-	}
-	if took, err := s.PruneLayers(); took != 2*8192 || err != nil {
-		t.Errorf("pruned: %d, %v", took, err)
-	}
-	if left, err := os.ReadDir(dir); len(left) != 0 || err != nil {
-		t.Errorf("left: %v, %v", left, err)
+	for name, prune := range map[string]struct {
+		tell, do func() (int64, error)
+		want     int64
+	}{
+		"layers":   {s.Layers, s.PruneLayers, 8192},
+		"packages": {s.Packages, s.PrunePackages, 2 * 8192},
+	} {
+		if took, err := prune.tell(); took != prune.want || err != nil {
+			t.Errorf("%s told: %d, %v", name, took, err)
+		}
+		if took, err := prune.do(); took != prune.want || err != nil {
+			t.Errorf("%s pruned: %d, %v", name, took, err)
+		}
+		if took, err := prune.tell(); took != 0 || err != nil {
+			t.Errorf("%s left: %d, %v", name, took, err)
+		}
 	}
 }

@@ -1,15 +1,13 @@
 package image
 
 import (
-	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"syscall"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/banger-vm/banger/internal/cachedir"
+	"github.com/banger-vm/banger/internal/debian"
 	"github.com/banger-vm/banger/internal/image/oci"
 )
 
@@ -45,62 +43,28 @@ func (s *Store) renamed(i Image) bool {
 // layerDir is where the layers of container images are kept.
 func (s *Store) layerDir() string { return filepath.Join(s.Cache, "oci") }
 
-// useLayers keeps the layers that are kept from being pruned until the file is
-// closed.
-func (s *Store) useLayers() (*os.File, error) {
-	return s.lockLayers(unix.LOCK_SH)
+func (s *Store) layerCache() cachedir.Dir {
+	return cachedir.Dir{Path: s.layerDir(), Files: []string{"sha256/*"}}
 }
 
-func (s *Store) lockLayers(how int) (*os.File, error) {
-	if err := os.MkdirAll(s.layerDir(), 0o700); err != nil {
-		return nil, fmt.Errorf("cannot make the cache of layers: %w", err)
-	}
-	file, err := os.OpenFile(filepath.Join(s.layerDir(), ".lock"), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("cannot lock the cache of layers: %w", err)
-	}
-	if err := flock(file, how); err != nil {
-		file.Close()
-		return nil, fmt.Errorf("cannot lock the cache of layers: %w", err)
-	}
-	return file, nil
-}
+func (s *Store) packageCache() cachedir.Dir { return debian.CacheDir(s.packageDir()) }
+
+// packageDir is where the packages are kept that images are built of.
+func (s *Store) packageDir() string { return filepath.Join(s.Cache, "debian") }
 
 // Layers is how many bytes of the host's disk the layers take that are kept of
 // container images, unless a pull is using them.
-func (s *Store) Layers() (int64, error) { return s.eachLayer(func(string) error { return nil }) }
+func (s *Store) Layers() (int64, error) { return s.layerCache().Took() }
 
 // PruneLayers deletes those layers and gives what they took.
-func (s *Store) PruneLayers() (int64, error) { return s.eachLayer(os.Remove) }
+func (s *Store) PruneLayers() (int64, error) { return s.layerCache().Empty() }
 
-// eachLayer does something with the file of each layer, while no pull uses any,
-// and gives what they took of the disk.
-func (s *Store) eachLayer(do func(path string) error) (int64, error) {
-	lock, err := s.lockLayers(unix.LOCK_EX | unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, err
-	}
-	defer lock.Close()
-	files, err := filepath.Glob(filepath.Join(s.layerDir(), "sha256", "*"))
-	if err != nil {
-		return 0, err
-	}
-	var took int64
-	for _, path := range files {
-		info, err := os.Lstat(path)
-		if err == nil {
-			err = do(path)
-		}
-		if err != nil {
-			return took, fmt.Errorf("cannot prune the cache of layers: %w", err)
-		}
-		took += info.Sys().(*syscall.Stat_t).Blocks * 512
-	}
-	return took, nil
-}
+// Packages is how many bytes of the host's disk the packages take that are kept
+// of builds, unless one is using them.
+func (s *Store) Packages() (int64, error) { return s.packageCache().Took() }
+
+// PrunePackages deletes those packages and gives what they took.
+func (s *Store) PrunePackages() (int64, error) { return s.packageCache().Empty() }
 
 // Freed is how many bytes of the host's disk go with images that are all
 // deleted: a file of several names counts when all of them are among these.
