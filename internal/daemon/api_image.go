@@ -35,6 +35,9 @@ func (d *Daemon) postImages(w http.ResponseWriter, r *http.Request) error {
 	if err := read(w, r, &req); err != nil {
 		return err
 	}
+	if err := d.checkKernel(image.Image{Name: req.Name, Kernel: req.Kernel}); err != nil {
+		return err
+	}
 	i, err := d.Images.Register(r.Context(), req.Name, req.Rootfs, req.Kernel)
 	if err != nil {
 		return err

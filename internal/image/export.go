@@ -37,7 +37,7 @@ func (s *Store) Export(ctx context.Context, name, file string, report progress.F
 	}
 	temp, err := claim(hidden(file))
 	if err != nil {
-		return catalog.Entry{}, fmt.Errorf("cannot export image %s: %w", name, err)
+		return catalog.Entry{}, fmt.Errorf("cannot export image %s: %w", name, unwritable(filepath.Dir(file), err))
 	}
 	defer temp.discard()
 	entry, err := s.pack(ctx, temp.File, image, report)
@@ -69,12 +69,12 @@ func (s *Store) Publish(ctx context.Context, name, folder string, report progres
 
 func (s *Store) publishTo(ctx context.Context, image Image, folder string, report progress.Func) (catalog.Entry, error) {
 	if err := os.MkdirAll(folder, 0o755); err != nil {
-		return catalog.Entry{}, err
+		return catalog.Entry{}, unwritable(folder, err)
 	}
 	// Held to the end, so that two publications don't undo each other.
 	lock, err := claim(filepath.Join(folder, ".lock"))
 	if err != nil {
-		return catalog.Entry{}, err
+		return catalog.Entry{}, unwritable(folder, err)
 	}
 	defer lock.Close()
 	temp, err := claim(filepath.Join(folder, ".unfinished"))
@@ -104,6 +104,19 @@ func (s *Store) publishTo(ctx context.Context, image Image, folder string, repor
 		return catalog.Entry{}, err
 	}
 	return entry, removeUnlisted(folder, entry.Name, file)
+}
+
+// unwritable says what to do about a folder of the user's in which nothing can be
+// made, but for want of space.
+func unwritable(folder string, err error) error {
+	var cause *fs.PathError
+	if !errors.As(err, &cause) || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return err
+	}
+	return &api.Error{
+		Kind: api.KindBadRequest, Message: fmt.Sprintf("nothing can be written to %s: %v", folder, cause.Err),
+		Hint: "name a folder that exists and that bangerd may write to",
+	}
 }
 
 // exportable is an image that is here and whole.

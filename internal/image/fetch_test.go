@@ -136,6 +136,28 @@ func TestPublishAgain(t *testing.T) {
 	}
 }
 
+func TestWhereNothingCanBeWritten(t *testing.T) {
+	s := newStore(t)
+	manage(t, s, "base")
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, do := range map[string]func() error{
+		"export, no folder": func() error {
+			_, err := s.Export(t.Context(), "base", filepath.Join(t.TempDir(), "none", "x"), progress.Discard)
+			return err
+		},
+		"publish, a file": func() error { _, err := s.Publish(t.Context(), "base", file, progress.Discard); return err },
+	} {
+		err := do()
+		var told *api.Error
+		if !errors.As(err, &told) || told.Kind != api.KindBadRequest || !strings.Contains(told.Hint, "name a folder that exists") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestExport(t *testing.T) {
 	s := newStore(t)
 	manage(t, s, "base")

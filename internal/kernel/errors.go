@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/spelling"
 )
 
 // explain gives errors that a person can mend an *api.Error.
@@ -24,9 +25,9 @@ func explain(err error) error {
 }
 
 func notFound(name string, known []string) error {
-	return &api.Error{
-		Kind:    api.KindNotFound,
-		Message: fmt.Sprintf("there is no kernel named %q", name),
-		Hint:    "the kernels there are: " + strings.Join(known, ", "),
+	hint := "the kernels there are: " + strings.Join(known, ", ")
+	if near := spelling.Nearest(name, known); near != "" {
+		hint = fmt.Sprintf("did you mean %s? %s", near, hint)
 	}
+	return &api.Error{Kind: api.KindNotFound, Message: fmt.Sprintf("there is no kernel named %q", name), Hint: hint}
 }
