@@ -139,8 +139,12 @@ func CacheDir(cache string) cachedir.Dir {
 	return cachedir.Dir{Path: cache, Files: []string{"debs/*", "lists/*"}}
 }
 
-// Close ends the use of the archive: what it has downloaded may be removed.
-func (a *Archive) Close() { a.using.Close() }
+// Close ends the use of the archive: what it has downloaded may be removed, and
+// its memory is free. Another Close does nothing.
+func (a *Archive) Close() {
+	a.using.Close()
+	a.index = nil
+}
 
 func (a *Archive) read(ctx context.Context, opts Options, report progress.Func, suites []string) error {
 	var err error

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -38,12 +39,13 @@ func (s *Store) build(ctx context.Context, entry catalogEntry, report progress.F
 	if err != nil {
 		return record{}, err
 	}
-	defer archive.Close()
 	return s.buildFrom(ctx, entry, archive, pkg, report)
 }
 
-// buildFrom builds a kernel of the catalog out of its package.
+// buildFrom builds a kernel of the catalog out of its package. It closes the
+// archive, as soon as it can: the archive takes more memory than the rest.
 func (s *Store) buildFrom(ctx context.Context, entry catalogEntry, archive *debian.Archive, pkg debian.Package, report progress.Func) (record, error) {
+	defer archive.Close()
 	s.step(stepFetch, report)
 	debs, err := archive.Download(ctx, []debian.Package{pkg}, report)
 	if err != nil {
@@ -58,7 +60,11 @@ func (s *Store) buildFrom(ctx context.Context, entry catalogEntry, archive *debi
 		Format: recordFormat, Name: entry.Name, Source: SourceCatalog, Created: time.Now().UTC(),
 		Version: pkg.Version, Package: pkg.Name, Suite: pkg.Suite,
 	}
-	if err := s.assemble(ctx, debs[0], work, &rec, report); err != nil {
+	if err := s.unpack(ctx, debs[0], work, report); err != nil {
+		return record{}, err
+	}
+	archive.Close()
+	if err := s.assemble(ctx, work, &rec, report); err != nil {
 		return record{}, err
 	}
 	s.step(stepCommit, report)
@@ -114,17 +120,25 @@ func newest(packages []debian.Package) (best debian.Package, ok bool, err error)
 	return best, ok, nil
 }
 
-// assemble makes the kernel's files in work/kernel out of its package.
-func (s *Store) assemble(ctx context.Context, deb, work string, rec *record, report progress.Func) error {
-	root, tree, kernel := filepath.Join(work, "package"), filepath.Join(work, "tree"), filepath.Join(work, "kernel")
-	for _, dir := range []string{root, tree, kernel} {
+// packageIn is where in a build's directory the package lies.
+func packageIn(work string) string { return filepath.Join(work, "package") }
+
+// unpack unpacks the kernel's package in work.
+func (s *Store) unpack(ctx context.Context, deb, work string, report progress.Func) error {
+	s.step(stepUnpack, report)
+	if err := os.Mkdir(packageIn(work), 0o755); err != nil {
+		return fmt.Errorf("cannot build the kernel: %w", err)
+	}
+	return debian.Unpack(ctx, deb, packageIn(work))
+}
+
+// assemble makes the kernel's files in work/kernel out of its package there.
+func (s *Store) assemble(ctx context.Context, work string, rec *record, report progress.Func) error {
+	root, tree, kernel := packageIn(work), filepath.Join(work, "tree"), filepath.Join(work, "kernel")
+	for _, dir := range []string{tree, kernel} {
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			return fmt.Errorf("cannot build the kernel: %w", err)
 		}
-	}
-	s.step(stepUnpack, report)
-	if err := debian.Unpack(ctx, deb, root); err != nil {
-		return err
 	}
 	release, modulesDir, err := findRelease(root)
 	if err != nil {
@@ -172,23 +186,29 @@ func findRelease(root string) (release, dir string, err error) {
 	return "", "", errors.New("cannot find the modules in the kernel's package")
 }
 
-// writeKernel extracts the vmlinux of the image at from.
+// writeKernel extracts the vmlinux of the image at from. It is large: it goes
+// straight to the file.
 func writeKernel(from, to string) error {
 	image, err := os.ReadFile(from)
 	if err != nil {
 		return fmt.Errorf("cannot read the kernel: %w", err)
 	}
-	kernel, err := extractKernel(image)
+	kernel, size, err := openKernel(image)
 	if err != nil {
 		return err
 	}
-	if err := checkKernel(kernel); err != nil {
-		return err
-	}
-	if err := os.WriteFile(to, kernel, 0o644); err != nil {
+	file, err := os.OpenFile(to, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
 		return fmt.Errorf("cannot write the kernel: %w", err)
 	}
-	return syncFile(to)
+	defer file.Close()
+	if _, err := io.CopyN(file, kernel, size); err != nil {
+		return fmt.Errorf("cannot extract the kernel: %w", err)
+	}
+	if err := checkKernel(file); err != nil {
+		return err
+	}
+	return file.Sync()
 }
 
 // freshDir makes an empty directory, whatever a killed build left there.

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -70,7 +71,9 @@ func assemble(t *testing.T, edit func(map[string][]byte)) (dir string, rec recor
 	t.Helper()
 	s := &Store{AtStep: func(name string) { steps = append(steps, name) }}
 	work := t.TempDir()
-	err = s.assemble(context.Background(), kernelDeb(t, edit), work, &rec, progress.Discard)
+	if err = s.unpack(context.Background(), kernelDeb(t, edit), work, progress.Discard); err == nil {
+		err = s.assemble(context.Background(), work, &rec, progress.Discard)
+	}
 	return filepath.Join(work, "kernel"), rec, steps, err
 }
 
@@ -92,7 +95,7 @@ func TestAssembleMakesAllFilesOfAKernel(t *testing.T) {
 		}
 	}
 	vmlinux, err := os.ReadFile(filepath.Join(dir, vmlinuxFile))
-	if err != nil || checkKernel(vmlinux) != nil {
+	if err != nil || checkKernel(bytes.NewReader(vmlinux)) != nil {
 		t.Errorf("the vmlinux is no kernel (%v)", err)
 	}
 	drive := make([]byte, 2048)

@@ -36,18 +36,37 @@ const (
 // extractKernel gives the vmlinux inside of a bzImage; what is an ELF file
 // already is given back as it is.
 func extractKernel(image []byte) ([]byte, error) {
-	if bytes.HasPrefix(image, []byte(elf.ELFMAG)) {
-		return image, nil
-	}
-	payload, err := bzImagePayload(image)
+	r, size, err := openKernel(image)
 	if err != nil {
 		return nil, err
 	}
-	kernel, err := decompressKernel(payload)
-	if err != nil {
+	kernel := make([]byte, size)
+	if _, err := io.ReadFull(r, kernel); err != nil {
 		return nil, fmt.Errorf("cannot decompress the kernel: %w", err)
 	}
 	return kernel, nil
+}
+
+// openKernel begins to extract a kernel, and gives the size of it.
+func openKernel(image []byte) (io.Reader, int64, error) {
+	if bytes.HasPrefix(image, []byte(elf.ELFMAG)) {
+		return bytes.NewReader(image), int64(len(image)), nil
+	}
+	payload, err := bzImagePayload(image)
+	if err != nil {
+		return nil, 0, err
+	}
+	// Its last four bytes are the size of what is in it: part of the format for
+	// gzip, appended by the kernel's build for the others.
+	size := binary.LittleEndian.Uint32(payload[len(payload)-4:])
+	if size > maxKernel {
+		return nil, 0, fmt.Errorf("cannot decompress the kernel: it claims to be %d bytes", size)
+	}
+	r, err := payloadReader(payload)
+	if err != nil {
+		return nil, 0, fmt.Errorf("cannot decompress the kernel: %w", err)
+	}
+	return r, int64(size), nil
 }
 
 func bzImagePayload(image []byte) ([]byte, error) {
@@ -67,25 +86,6 @@ func bzImagePayload(image []byte) ([]byte, error) {
 		return nil, errors.New("the kernel's bzImage is cut short")
 	}
 	return image[start : start+length], nil
-}
-
-// decompressKernel unpacks a payload. Its last four bytes are the size of what
-// is in it: part of the format for gzip, appended by the kernel's build for the
-// others.
-func decompressKernel(payload []byte) ([]byte, error) {
-	size := binary.LittleEndian.Uint32(payload[len(payload)-4:])
-	if size > maxKernel {
-		return nil, fmt.Errorf("it claims to be %d bytes", size)
-	}
-	r, err := payloadReader(payload)
-	if err != nil {
-		return nil, err
-	}
-	kernel := make([]byte, size)
-	if _, err := io.ReadFull(r, kernel); err != nil {
-		return nil, err
-	}
-	return kernel, nil
 }
 
 func payloadReader(payload []byte) (io.Reader, error) {
@@ -115,8 +115,8 @@ const (
 
 // checkKernel refuses what Firecracker and fcqemu could not start: they load an
 // ELF file and enter it by its PVH note.
-func checkKernel(kernel []byte) error {
-	file, err := elf.NewFile(bytes.NewReader(kernel))
+func checkKernel(kernel io.ReaderAt) error {
+	file, err := elf.NewFile(kernel)
 	if err != nil {
 		return fmt.Errorf("the kernel is no ELF file: %w", err)
 	}

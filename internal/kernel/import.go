@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -212,7 +213,7 @@ func look(vmlinux []byte, modules *depmod.Tree, from string, rec *record, report
 	if err != nil {
 		return err
 	}
-	if err := checkKernel(vmlinux); err != nil {
+	if err := checkKernel(bytes.NewReader(vmlinux)); err != nil {
 		found.Missing = append(found.Missing, "it has no PVH entry: it does not work on fcqemu")
 	}
 	rec.NoDeviceMapper = found.NoDeviceMapper

@@ -297,7 +297,7 @@ func TestHasPVHNote(t *testing.T) {
 }
 
 func TestCheckKernelWantsAnELFFile(t *testing.T) {
-	if err := checkKernel([]byte("no kernel")); err == nil {
+	if err := checkKernel(strings.NewReader("no kernel")); err == nil {
 		t.Error("text was accepted")
 	}
 }

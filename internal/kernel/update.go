@@ -60,8 +60,8 @@ func (s *Store) update(ctx context.Context, entry catalogEntry, report progress.
 	if err != nil {
 		return record{}, err
 	}
-	defer archive.Close()
 	if pkg.Version == rec.Version && pkg.Name == rec.Package {
+		archive.Close()
 		return rec, nil
 	}
 	return s.buildFrom(ctx, entry, archive, pkg, report)
