@@ -46,7 +46,7 @@ func newBench(t *testing.T) bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return bench{k, emptyImage(t, dir), dir}
+	return bench{k, image(t, dir, t.TempDir()), dir}
 }
 
 func home(t *testing.T) string {
@@ -69,11 +69,11 @@ func program(t *testing.T, dir, name, pkg string) string {
 	return path
 }
 
-// emptyImage makes an ext4 file with an empty root.
-func emptyImage(t *testing.T, dir string) string {
+// image makes an ext4 file in dir that holds a tree of files.
+func image(t *testing.T, dir, tree string) string {
 	t.Helper()
 	path := filepath.Join(dir, "rootfs.ext4")
-	if out, err := exec.Command("mke2fs", "-q", "-t", "ext4", "-b", "4096", path, fmt.Sprint(testBase>>10)+"k").CombinedOutput(); err != nil {
+	if out, err := exec.Command("mke2fs", "-q", "-t", "ext4", "-b", "4096", "-d", tree, path, fmt.Sprint(testBase>>10)+"k").CombinedOutput(); err != nil {
 		t.Fatalf("cannot make an image: %v\n%s", err, out)
 	}
 	return path
@@ -178,6 +178,18 @@ func TestAGuestWithoutAnInitHasWhatProgramsNeed(t *testing.T) {
 	if !strings.Contains(console, "reboot: Restarting system") {
 		t.Error("the guest did not say that it restarts")
 	}
+}
+
+func TestTheImagesInitFindsTheGuestsIdentity(t *testing.T) {
+	b := newBench(t)
+	tree := t.TempDir()
+	if err := os.Mkdir(filepath.Join(tree, "sbin"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	program(t, filepath.Join(tree, "sbin"), "init", "./testdata/agent")
+	b.image = image(t, t.TempDir(), tree)
+	_, told := b.boot(t, b.cow(t, b.dir), "identify")
+	expect(t, told, map[string]string{"identity": "given", "error": ""})
 }
 
 func TestADiskIsKeptAndTakenUpAgainAfterItWasCutOff(t *testing.T) {

@@ -32,6 +32,9 @@ type Options struct {
 	Cgroups string
 	// SSHD is where an SSH server of the image's listens; empty: 127.0.0.1:22.
 	SSHD string
+	// Configured, if not nil, is called once, when the host has given the guest
+	// its identity, or tried to.
+	Configured func()
 }
 
 // Agent serves one guest.
@@ -49,6 +52,7 @@ type Agent struct {
 	workspaces *workspace.Server
 
 	configuring sync.Mutex // one configure call at a time
+	configured  func()
 
 	mu       sync.Mutex
 	identity identity
@@ -67,6 +71,11 @@ type identity struct {
 // New returns an Agent that has not been configured yet.
 func New(o Options) *Agent {
 	a := &Agent{root: o.Root, version: o.Version, kernel: o.Kernel, groups: &cgroups{dir: o.Cgroups}}
+	a.configured = sync.OnceFunc(func() {
+		if o.Configured != nil {
+			o.Configured()
+		}
+	})
 	a.init = readInit(a.path(initFile))
 	a.events = newHistory(a.hello())
 	a.kept = &sessions{agent: a, dir: a.path(sessionsDir)}
@@ -172,6 +181,7 @@ func (a *Agent) call(r proto.Request) (any, error) {
 		if err := decode(r.Body, &c); err != nil {
 			return nil, err
 		}
+		defer a.configured()
 		return nil, a.Configure(c)
 	case proto.OpSetTime:
 		var s proto.SetTime

@@ -3,10 +3,12 @@ package agent
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"sync"
 
 	"github.com/mdlayher/vsock"
@@ -23,12 +25,15 @@ const anyCID = 1<<32 - 1
 // commandGroups is where commands get their control groups.
 const commandGroups = "/sys/fs/cgroup/banger"
 
-// Run is the agent's life in a guest. It returns only when nothing is left to
-// serve.
-func Run(version string) error {
+// Run is the agent's life in a guest. It closes configured as soon as the guest
+// has its identity, and returns only when nothing is left to serve.
+func Run(version string, configured io.Closer) error {
 	surviveShutdown()
 	unix.Umask(0o022)
-	a := New(Options{Root: "/", Version: version, Kernel: Linux{}, Cgroups: commandGroups})
+	a := New(Options{
+		Root: "/", Version: version, Kernel: Linux{}, Cgroups: commandGroups,
+		Configured: func() { _ = configured.Close() },
+	})
 	var parts sync.WaitGroup
 	for _, part := range []func(*Agent) error{runNotify, runVsock, runSerial, runOpenRC} {
 		parts.Go(func() {
@@ -131,23 +136,34 @@ func runOpenRC(a *Agent) error {
 	return nil
 }
 
-// Main is the program: without arguments it serves, `notify <word>` tells the
-// one that serves. It returns the exit status.
+// Main is the program: `configured <fd>` serves, and closes that file once the
+// guest has its identity; `notify <word>` tells the one that serves. It returns
+// the exit status.
 func Main(args []string, version string) int {
 	var err error
 	switch {
-	case len(args) == 0:
-		err = Run(version)
+	case len(args) == 2 && args[0] == "configured":
+		err = runFor(args[1], version)
 	case len(args) == 2 && args[0] == "notify":
 		err = Notify(proto.NotifySocket, args[1])
 	case len(args) == 1 && args[0] == "version":
 		fmt.Println(version)
 	default:
-		err = fmt.Errorf("usage: %s [notify default|system|poweroff|reboot|halt]", filepath.Base(os.Args[0]))
+		err = fmt.Errorf("usage: %s configured <fd> | notify default|system|poweroff|reboot|halt | version", filepath.Base(os.Args[0]))
 	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "banger-vsock-agent: %v\n", err)
 		return 1
 	}
 	return 0
+}
+
+// runFor serves for the program that handed over the file with that number.
+func runFor(fd, version string) error {
+	n, err := strconv.ParseUint(fd, 10, 31)
+	if err != nil {
+		return fmt.Errorf("cannot tell when the guest is configured: %w", err)
+	}
+	unix.CloseOnExec(int(n)) // a command that had it would keep it open
+	return Run(version, os.NewFile(uintptr(n), "configured"))
 }

@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"math/big"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/crypto/ssh"
 
+	"github.com/banger-vm/banger/internal/guest/agent"
 	"github.com/banger-vm/banger/internal/guest/proto"
 )
 
@@ -175,6 +177,37 @@ func TestConfigureBareImage(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, tree(t, g.root)); diff != "" {
 		t.Fatal(diff)
+	}
+}
+
+// TestTheFirstConfigurationIsTold: the program that started the agent waits for
+// it, also where the guest could not be given all of it.
+func TestTheFirstConfigurationIsTold(t *testing.T) {
+	for name, config := range map[string]proto.Config{
+		"a good one":       {Hostname: "box"},
+		"one with a fault": {Hostname: "../../x"},
+	} {
+		told := 0
+		root := t.TempDir()
+		socket := filepath.Join(root, "link.sock")
+		l, err := net.Listen("unix", socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a := agent.New(agent.Options{Root: root, Kernel: &memoryKernel{}, Configured: func() { told++ }})
+		served := make(chan error, 1)
+		go func() { served <- a.Serve(l) }()
+		g := guestAt(a, root, socket)
+		for range 2 {
+			if err := g.Configure(t.Context(), config); (err != nil) != (name == "one with a fault") {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		l.Close()
+		<-served
+		if told != 1 {
+			t.Errorf("%s was told %d times", name, told)
+		}
 	}
 }
 

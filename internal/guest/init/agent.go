@@ -4,6 +4,7 @@ import (
 	"os"
 	"strconv"
 	"syscall"
+	"time"
 )
 
 const (
@@ -17,29 +18,65 @@ const (
 	agentLog = "/run/banger/agent.log"
 )
 
-// startAgent starts the agent in the root filesystem and gives its process id.
-func startAgent() (int, error) {
+// startedAgent is the agent's process.
+type startedAgent struct {
+	pid        int
+	configured *os.File // ends when the guest has its identity, or the agent is gone
+}
+
+// startAgent starts the agent in the root filesystem. It is told which of its
+// files it is to close when the host has given the guest its identity.
+func startAgent() (startedAgent, error) {
+	agent, err := forkAgent()
+	if err != nil {
+		return agent, cannot("start the agent", err)
+	}
+	return agent, cannot("keep the agent from being killed for its memory", writeFile("/proc/"+strconv.Itoa(agent.pid)+"/oom_score_adj", "-1000"))
+}
+
+func forkAgent() (startedAgent, error) {
 	null, err := os.Open("/dev/null")
 	if err != nil {
-		return 0, cannot("start the agent", err)
+		return startedAgent{}, err
 	}
 	defer null.Close()
 	log, err := os.OpenFile(agentLog, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
-		return 0, cannot("start the agent", err)
+		return startedAgent{}, err
 	}
 	defer log.Close()
-	pid, err := syscall.ForkExec(agentPath, []string{agentName}, &syscall.ProcAttr{
+	configured, tell, err := os.Pipe()
+	if err != nil {
+		return startedAgent{}, err
+	}
+	defer tell.Close()
+	files := []uintptr{null.Fd(), log.Fd(), log.Fd(), tell.Fd()}
+	pid, err := syscall.ForkExec(agentPath, []string{agentName, "configured", strconv.Itoa(len(files) - 1)}, &syscall.ProcAttr{
 		Dir:   "/",
 		Env:   []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "TERM=linux"},
-		Files: []uintptr{null.Fd(), log.Fd(), log.Fd()},
+		Files: files,
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	})
 	if err != nil {
-		return 0, cannot("start the agent", err)
+		configured.Close()
+		return startedAgent{}, err
 	}
-	prefer(pid)
-	return pid, cannot("keep the agent from being killed for its memory", writeFile("/proc/"+strconv.Itoa(pid)+"/oom_score_adj", "-1000"))
+	return startedAgent{pid: pid, configured: configured}, nil
+}
+
+// identityWait bounds how long the image's init waits for the guest's identity:
+// a guest that restarts while its host's daemon is gone starts without.
+const identityWait = 2 * time.Second
+
+// awaitIdentity returns when the host has given the guest its name, addresses
+// and keys. So the image's init finds them from its start on, and takes no
+// processor from the agent, which the host and its user wait for.
+func (a startedAgent) awaitIdentity() {
+	defer a.configured.Close()
+	if err := a.configured.SetReadDeadline(time.Now().Add(identityWait)); err != nil {
+		return // the init can do without
+	}
+	_, _ = a.configured.Read(make([]byte, 1))
 }
 
 // prefer lets the agent's session have the processor before others: in a
@@ -47,8 +84,8 @@ func startAgent() (int, error) {
 // that the guest was started for waits for the agent. What the agent starts has
 // sessions of its own, and so no preference. A kernel without CONFIG_SCHED_AUTOGROUP
 // schedules no sessions, and has no such file.
-func prefer(pid int) {
-	_ = writeFile("/proc/"+strconv.Itoa(pid)+"/autogroup", "-10")
+func (a startedAgent) prefer() {
+	_ = writeFile("/proc/"+strconv.Itoa(a.pid)+"/autogroup", "-10")
 }
 
 func writeFile(path, text string) error {

@@ -18,7 +18,8 @@
 // runtime configuration that keeps the image's network managers away from
 // eth0, and the agent running: argv[0] "@banger-agent", its standard output in
 // /run/banger/agent.log, oom_score_adj -1000 (its children inherit that: it
-// gives them 0).
+// gives them 0). The host has given the guest its identity, unless it did not
+// within two seconds.
 //
 // # How to ask PID 1 to end the machine
 //
@@ -115,6 +116,7 @@ func boot() error {
 		return err
 	}
 	mark("agent started")
+	agent.prefer()
 	if err := settleRoot(); err != nil {
 		return err
 	}
@@ -123,12 +125,13 @@ func boot() error {
 
 // handOver lets the image's init take the place of this process. An init that
 // can't be executed is told about, and the machine lives on without.
-func handOver(kind initKind, agent int) error {
+func handOver(kind initKind, agent startedAgent) error {
 	if kind == initNone {
-		return stay(agent)
+		return stay(agent.pid)
 	}
+	agent.awaitIdentity()
 	mark("handing over to " + initPath)
 	err := unix.Exec(initPath, append([]string{initPath}, os.Args[1:]...), os.Environ())
 	say("banger-init: cannot execute the image's " + initPath + ": " + err.Error() + "; going on without it\n")
-	return stay(agent)
+	return stay(agent.pid)
 }

@@ -1,6 +1,7 @@
 // Command agent stands in for banger's agent in the kernel's own tests: it
 // tells on the console what it finds in the guest, does what test.do= on the
 // kernel's command line says, and ends the machine. It never dials the host.
+// It also stands in for an image's init.
 package main
 
 import (
@@ -10,12 +11,18 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func main() {
+	if os.Getpid() == 1 {
+		beInit()
+	}
 	if err := run(); err != nil {
 		tell("error", err.Error())
 	}
@@ -36,7 +43,39 @@ func tell(key string, value any) {
 	fmt.Fprintf(console, "TOLD %s=%v\n", key, value)
 }
 
+// beInit tells what an image's init finds, and ends the machine.
+func beInit() {
+	tell("identity", text(identity))
+	if console, err := os.OpenFile("/dev/console", os.O_WRONLY, 0); err == nil {
+		_ = unix.IoctlSetInt(int(console.Fd()), unix.TCSBRK, 1) // the last byte is out
+	}
+	_ = syscall.Reboot(syscall.LINUX_REBOOT_CMD_RESTART)
+}
+
+// identity is what a guest gets of its host, in these tests.
+const identity = "/run/identity"
+
+// identify does as an agent whose host takes its time: an init that does not
+// wait finds nothing.
+func identify() error {
+	configured, err := strconv.Atoi(os.Args[2])
+	if err != nil {
+		return err
+	}
+	time.Sleep(time.Second)
+	if err := os.WriteFile(identity, []byte("given"), 0o600); err != nil {
+		return err
+	}
+	if err := syscall.Close(configured); err != nil {
+		return err
+	}
+	select {}
+}
+
 func run() error {
+	if argument("test.do") == "identify" {
+		return identify()
+	}
 	// Without an init there is no notify word to wait for: a moment after the
 	// start PID 1 must be in its last state.
 	for !stayed() {
