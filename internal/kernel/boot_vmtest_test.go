@@ -97,7 +97,7 @@ func (b bench) boot(t *testing.T, cow, do string) (console string, told map[stri
 	defer cancel()
 	drives := []string{b.image, cow, b.kernel.Modules}
 	cmdline := "console=ttyS0 quiet loglevel=4 reboot=t panic=1 pci=off net.ifnames=0 tsc=reliable tsc_early_khz=" + tscKHz(t) +
-		" banger.base=vda banger.cow=vdb banger.modules=vdc banger.disk=" + fmt.Sprint(testDisk) + " test.do=" + do
+		" maxcpus=1 noreplace-smp banger.base=vda banger.cow=vdb banger.modules=vdc banger.disk=" + fmt.Sprint(testDisk) + " test.do=" + do
 	args := []string{
 		"-M", "microvm,acpi=on,rtc=on,pit=on,pic=on,auto-kernel-cmdline=off,usb=off,pcie=off,isa-serial=on",
 		"-accel", "tcg,thread=multi", "-cpu", "max,-erms", "-smp", "2", "-m", "512",
@@ -166,7 +166,7 @@ func TestAGuestWithoutAnInitHasWhatProgramsNeed(t *testing.T) {
 	b := newBench(t)
 	console, told := b.boot(t, b.cow(t, b.dir), "report")
 	expect(t, told, map[string]string{
-		"error": "", "argv0": "@banger-agent", "init": "none", "oom": "-1000", "lo": "0x9",
+		"error": "", "argv0": "@banger-agent", "init": "none", "oom": "-1000", "lo": "0x9", "processors": "0-1",
 		"cgroups": "true", "modules": "true", "virtio_net": "true", "overlay": "true",
 		"kvm": "true", "tun": "true", "initramfs-files": "[]",
 		"/dev/pts/ptmx": "true", "/dev/shm": "true", "/dev/fd/0": "true", "/tmp": "true", "/run/banger/agent": "true",

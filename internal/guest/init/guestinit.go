@@ -116,6 +116,7 @@ func boot() error {
 		return err
 	}
 	mark("agent started")
+	onlineProcessors("/sys/devices/system/cpu")
 	agent.prefer()
 	if err := settleRoot(); err != nil {
 		return err

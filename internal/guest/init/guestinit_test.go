@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -40,6 +41,28 @@ func TestParseCmdlineTellsWhatIsWrong(t *testing.T) {
 	} {
 		if _, err := parseCmdline(text); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q gives %v, want %q", text, err, want)
+		}
+	}
+}
+
+func TestOnlineProcessors(t *testing.T) {
+	dir := t.TempDir()
+	for n, state := range []string{"", "0\n", "1\n", "0\n"} { // the first has no switch
+		cpu := filepath.Join(dir, "cpu"+strconv.Itoa(n))
+		if err := os.Mkdir(cpu, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if state == "" {
+			continue
+		}
+		if err := os.WriteFile(filepath.Join(cpu, "online"), []byte(state), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	onlineProcessors(dir)
+	for _, n := range []string{"1", "2", "3"} {
+		if state, err := os.ReadFile(filepath.Join(dir, "cpu"+n, "online")); err != nil || strings.TrimSpace(string(state)) != "1" {
+			t.Errorf("processor %s is %q, %v", n, state, err)
 		}
 	}
 }

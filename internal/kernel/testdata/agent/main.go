@@ -121,6 +121,7 @@ func report() error {
 	tell("init", text("/run/banger/init"))
 	tell("oom", text("/proc/self/oom_score_adj"))
 	tell("lo", text("/sys/class/net/lo/flags"))
+	tell("processors", text("/sys/devices/system/cpu/online"))
 	var root syscall.Statfs_t
 	if err := syscall.Statfs("/", &root); err != nil {
 		return err
