@@ -122,7 +122,9 @@ func (v *machine) admit(ctx context.Context, s *steps) (leave func(), err error)
 		return nil, err
 	}
 	begun := time.Now()
-	leave, err = v.m.queue(ctx, s.report)
+	leave, err = v.m.boots.enter(ctx, func(place int) {
+		s.report(progress.Event{Step: "queue", Detail: fmt.Sprintf("place %d in the queue", place)})
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -315,26 +317,6 @@ func (v *machine) renewLease() error {
 		return fmt.Errorf("cannot give the VM's disk to its new user: %w", err)
 	}
 	return v.change(func(r *Record) error { r.Lease = lease; return nil })
-}
-
-// queue waits for a place among the boots, of which there are as many at once
-// as processors: more would only slow each other down into their time-outs.
-func (m *Manager) queue(ctx context.Context, report progress.Func) (leave func(), err error) {
-	leave = func() { <-m.boots }
-	select {
-	case m.boots <- struct{}{}:
-		return leave, nil
-	default:
-	}
-	place := m.waiting.Add(1)
-	defer m.waiting.Add(-1)
-	report(progress.Event{Step: "queue", Detail: fmt.Sprintf("waiting for other VMs to boot, place %d in the queue", place)})
-	select {
-	case m.boots <- struct{}{}:
-		return leave, nil
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
 }
 
 // fellBack is the record of a start that failed: a VM that never ran is what

@@ -13,7 +13,6 @@ import (
 	"log/slog"
 	"runtime"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/banger-vm/banger/api"
@@ -92,8 +91,7 @@ type Options struct {
 // Manager owns all VMs of one state directory.
 type Manager struct {
 	Options
-	boots   chan struct{} // as many boots at once as there are processors
-	waiting atomic.Int32  // boots that wait for their turn
+	boots *bootQueue
 
 	mu  sync.Mutex
 	vms map[string]*machine // by id
@@ -115,7 +113,7 @@ func New(o Options) *Manager {
 	life, end := context.WithCancel(context.Background())
 	return &Manager{
 		Options:  o,
-		boots:    make(chan struct{}, runtime.NumCPU()),
+		boots:    newBootQueue(runtime.NumCPU()),
 		vms:      map[string]*machine{},
 		attached: map[string]network.Lease{},
 		life:     life,

@@ -36,7 +36,7 @@ func TestAHundredVMs(t *testing.T) {
 	s.empty()
 }
 
-var place = regexp.MustCompile(`, place [0-9]+ in the queue$`)
+var place = regexp.MustCompile(`^place [0-9]+ in the queue$`)
 
 // As many boots at once as there are processors; the others are told their
 // place, and all come to their turn.
