@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -265,19 +266,22 @@ func TestACutCopyGoesOn(t *testing.T) {
 	}
 }
 
-// held gives so many bytes, and then none until it is let go, broken.
+// held gives so many bytes, and then none until it is told to go on, or that
+// it is broken.
 type held struct {
 	net.Conn
 	left  int
 	holds chan struct{} // closed when it begins to
-	until chan struct{}
+	until chan error
 }
 
 func (h *held) Read(p []byte) (int, error) {
 	if h.left <= 0 {
 		close(h.holds)
-		<-h.until
-		return 0, io.ErrUnexpectedEOF
+		if err := <-h.until; err != nil {
+			return 0, err
+		}
+		h.left = math.MaxInt
 	}
 	n, err := h.Conn.Read(p[:min(len(p), h.left)])
 	h.left -= n
@@ -297,9 +301,14 @@ func (f *first) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// TestTheNextCopyWaitsForOneThatDies has a copy whose end nobody has seen yet,
-// and the same again.
-func TestTheNextCopyWaitsForOneThatDies(t *testing.T) {
+// TestTheNextCopyWaits has a copy under way, and the same again: the first dies,
+// which nobody has seen yet, or comes to its end.
+func TestTheNextCopyWaits(t *testing.T) {
+	t.Run("dies", func(t *testing.T) { nextWaits(t, io.ErrUnexpectedEOF) })
+	t.Run("ends", func(t *testing.T) { nextWaits(t, nil) })
+}
+
+func nextWaits(t *testing.T, end error) {
 	from, to := filepath.Join(t.TempDir(), "large"), t.TempDir()
 	text := strings.Repeat("large\n", 4<<20)
 	put(t, from, text, 0o644)
@@ -322,20 +331,20 @@ func TestTheNextCopyWaitsForOneThatDies(t *testing.T) {
 		return err
 	}
 	here, there := wire(t)
-	dying := &held{Conn: there, left: 10 << 20, holds: make(chan struct{}), until: make(chan struct{})}
+	one := &held{Conn: there, left: 10 << 20, holds: make(chan struct{}), until: make(chan error, 1)}
 	go send(here)
-	died := make(chan error, 1)
-	go func() { died <- receive(dying) }()
-	<-dying.holds
+	over := make(chan error, 1)
+	go func() { over <- receive(one) }()
+	<-one.holds
 	here, there = wire(t)
 	next := &first{Conn: there, came: make(chan struct{})}
 	go send(here)
 	done := make(chan error, 1)
 	go func() { done <- receive(next) }()
 	<-next.came
-	close(dying.until)
-	if err := <-died; !errors.Is(err, filetree.ErrLost) {
-		t.Errorf("%v", err)
+	one.until <- end
+	if err := <-over; errors.Is(err, filetree.ErrLost) != (end != nil) {
+		t.Errorf("the first: %v", err)
 	}
 	check(t, <-done)
 	if got, _ := os.ReadFile(to + "/large"); string(got) != text {

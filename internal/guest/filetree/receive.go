@@ -297,47 +297,78 @@ type part struct {
 }
 
 func openPart(dir *os.Root, name string, e proto.Entry) (*part, error) {
-	p := &part{dir: dir, keep: e.Size >= ResumeSize}
-	flags := os.O_WRONLY | os.O_CREATE | unix.O_NOFOLLOW
-	if p.keep {
-		p.name = partName(partKey(name, e))
-	} else {
-		p.name, flags = partName(rand.Text()), flags|os.O_EXCL
+	if e.Size < ResumeSize {
+		p := &part{dir: dir, name: partName(rand.Text())}
+		return p, p.open(os.O_EXCL)
 	}
-	for end := time.Now().Add(handOver); ; time.Sleep(handOver / 100) {
-		var err error
-		if p.file, err = dir.OpenFile(p.name, flags, 0o600); err != nil {
-			return nil, fmt.Errorf("cannot make a file: %w", err)
+	p := &part{dir: dir, name: partName(partKey(name, e)), keep: true}
+	for patience := time.After(handOver); ; {
+		if err := p.open(0); err != nil {
+			return nil, err
 		}
-		if err = p.claim(e.Size); err == nil {
+		if err := lock(p.file, patience); err != nil {
+			return nil, err
+		}
+		err := p.goOn(e.Size)
+		if err == nil {
 			return p, nil
 		}
 		p.file.Close()
-		if !errors.Is(err, errUnderWay) || time.Now().After(end) {
+		if !errors.Is(err, errCameToItsEnd) {
 			return nil, err
 		}
 	}
+}
+
+func (p *part) open(flags int) error {
+	var err error
+	if p.file, err = p.dir.OpenFile(p.name, os.O_WRONLY|os.O_CREATE|unix.O_NOFOLLOW|flags, 0o600); err != nil {
+		return fmt.Errorf("cannot make a file: %w", err)
+	}
+	return nil
 }
 
 // handOver is how long a copy that was cut off may take to see that, while the
 // same copy waits to go on with it.
 const handOver = 10 * time.Second
 
-var errUnderWay = errors.New("another copy of the same file is under way")
-
-// claim takes a part for this copy alone, and goes on where it ends.
-func (p *part) claim(size int64) error {
-	if err := unix.Flock(int(p.file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return errUnderWay
+// lock takes a file for this copy alone: it waits until another lets go, or is
+// out of patience and closes the file.
+func lock(file *os.File, patience <-chan time.Time) error {
+	var err error
+	done := make(chan struct{})
+	go func() {
+		err = unix.Flock(int(file.Fd()), unix.LOCK_EX)
+		close(done)
+	}()
+	select {
+	case <-done:
+		if err != nil {
+			file.Close()
+			return fmt.Errorf("cannot lock a file: %w", err)
+		}
+		return nil
+	case <-patience:
+		go func() { // nothing ends a wait for a lock but the lock
+			<-done
+			file.Close()
+		}()
+		return errors.New("another copy of the same file is under way")
 	}
+}
+
+var errCameToItsEnd = errors.New("the other copy came to its end")
+
+// goOn finds where a part ends.
+func (p *part) goOn(size int64) error {
 	info, err := p.file.Stat()
 	if err != nil {
 		return fmt.Errorf("cannot look at what an earlier copy left: %w", err)
 	}
 	if now, err := p.dir.Lstat(p.name); err != nil || !os.SameFile(info, now) {
-		return errUnderWay // it came to its end since it was opened
+		return errCameToItsEnd // since it was opened
 	}
-	if !info.Mode().IsRegular() || p.keep && info.Size() > size {
+	if !info.Mode().IsRegular() || info.Size() > size {
 		return fmt.Errorf("%s is no part of the file", p.name)
 	}
 	p.off = info.Size()
@@ -364,9 +395,14 @@ func (p *part) drop(why error) {
 	}
 }
 
-// place puts the whole file where it belongs.
+// place puts the whole file where it belongs. It is closed before, since some
+// filesystems say only then that they have no room, and locked until it is there.
 func (p *part) place(name string, e proto.Entry) error {
-	err := p.file.Close()
+	locked, err := unix.FcntlInt(p.file.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err == nil {
+		defer unix.Close(locked)
+		err = p.file.Close()
+	}
 	if err == nil {
 		err = settle(p.dir, p.name, e)
 	}
