@@ -5,8 +5,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-
-	"golang.org/x/sys/unix"
 )
 
 // openRCReady says whether OpenRC has reached its default runlevel: it names
@@ -23,24 +21,18 @@ func openRCReady(run string) bool {
 
 // waitForOpenRC waits until OpenRC, whose state is in run/openrc, is ready.
 func waitForOpenRC(run string) error {
-	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC)
+	changes, err := newWatch(run)
 	if err != nil {
-		return fmt.Errorf("cannot watch OpenRC: %w", err)
+		return err
 	}
-	defer unix.Close(fd)
-	const changes = unix.IN_CREATE | unix.IN_DELETE | unix.IN_MOVED_TO | unix.IN_MOVED_FROM | unix.IN_CLOSE_WRITE
-	if _, err := unix.InotifyAddWatch(fd, run, changes); err != nil {
-		return fmt.Errorf("cannot watch OpenRC: %w", err)
-	}
-	buf := make([]byte, 16<<10)
+	defer changes.close()
 	for {
-		// The directory appears when OpenRC starts; watching it twice is one watch.
-		_, _ = unix.InotifyAddWatch(fd, filepath.Join(run, "openrc"), changes)
+		_ = changes.add(filepath.Join(run, "openrc")) // it appears when OpenRC starts
 		if openRCReady(run) {
 			return nil
 		}
-		if _, err := unix.Read(fd, buf); err != nil && err != unix.EINTR {
-			return fmt.Errorf("cannot watch OpenRC: %w", err)
+		if err := changes.next(); err != nil {
+			return fmt.Errorf("cannot wait for OpenRC: %w", err)
 		}
 	}
 }

@@ -31,8 +31,7 @@ const (
 	sshdInstalled  = "installed"
 	// installLimit bounds one command of a package manager.
 	installLimit = time.Hour
-	// A server that was started is asked so often, and so long, whether it listens.
-	listenPause = 200 * time.Millisecond
+	// listenLimit bounds how long a server that was started may take to listen.
 	listenLimit = time.Minute
 	// installPriority is that of what is done in the background (see nice(2)).
 	installPriority = 10
@@ -184,24 +183,31 @@ func (s *sshd) start() error {
 	if err := s.run(s.agent.path(sshdProgram), "-t"); err != nil {
 		return err
 	}
+	return s.serve()
+}
+
+// serve starts the server and waits until it listens, which it does a moment
+// after the program that started it has ended. Then it writes /run/sshd.pid.
+func (s *sshd) serve() error {
+	changes, err := newWatch(s.agent.path("/run"))
+	if err != nil {
+		return err
+	}
+	defer changes.close()
 	if err := s.startBy(s.agent.init); err != nil {
 		return err
 	}
-	return s.awaitListening()
-}
-
-// awaitListening waits until the server listens, which it does a moment after
-// the program that started it has ended.
-func (s *sshd) awaitListening() error {
-	for deadline := time.Now().Add(listenLimit); ; {
+	if err := changes.limit(time.Now().Add(listenLimit)); err != nil {
+		return err
+	}
+	for {
 		conn, err := net.DialTimeout("tcp", s.addr, sshdTimeout)
 		if err == nil {
 			return conn.Close()
 		}
-		if time.Now().After(deadline) {
+		if changes.next() != nil {
 			return fmt.Errorf("it was started and does not listen: %w", err)
 		}
-		time.Sleep(listenPause)
 	}
 }
 

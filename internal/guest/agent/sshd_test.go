@@ -20,17 +20,15 @@ import (
 type packaged struct {
 	guest
 	programs string
-	listener net.Listener
+	addr     string       // where its server is to listen
+	server   net.Listener // the server that listens
 }
 
 func newPackaged(t *testing.T, root string) packaged {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	p := packaged{programs: filepath.Join(root, "programs"), listener: l}
+	p := packaged{programs: filepath.Join(root, "programs"), addr: "127.0.0.22:0"} // no other test listens there
+	p.listen(t)
+	p.server.Close()
 	program(t, filepath.Join(p.programs, "dpkg"), "echo mended")
 	program(t, filepath.Join(p.programs, "apt-get"), fmt.Sprintf(`root=%s
 for last; do :; done
@@ -48,11 +46,32 @@ while read line; do echo "policy: $line"; done < $root/etc/ssh/sshd_config.d/00-
 	return p
 }
 
+// listen has a server that greets.
+func (p *packaged) listen(t *testing.T) {
+	t.Helper()
+	l, err := net.Listen("tcp", p.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	p.addr, p.server = l.Addr().String(), l
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			fmt.Fprint(conn, "OpenSSH server")
+			conn.Close()
+		}
+	}()
+}
+
 // boot starts the guest's agent anew.
 func (p *packaged) boot(t *testing.T, root string) {
 	t.Helper()
 	write(t, filepath.Join(root, "run/banger/init"), string(proto.InitBusybox)+"\n")
-	a := agent.New(agent.Options{Root: root, Version: "v1", Kernel: &memoryKernel{}, SSHD: p.listener.Addr().String()})
+	a := agent.New(agent.Options{Root: root, Version: "v1", Kernel: &memoryKernel{}, SSHD: p.addr})
 	socket := filepath.Join(t.TempDir(), "link.sock")
 	l, err := net.Listen("unix", socket)
 	if err != nil {
@@ -125,16 +144,7 @@ func (p *packaged) greeting(t *testing.T) string {
 func TestInstallSSHD(t *testing.T) {
 	root := t.TempDir()
 	p := newPackaged(t, root)
-	go func() {
-		for {
-			conn, err := p.listener.Accept()
-			if err != nil {
-				return
-			}
-			fmt.Fprint(conn, "OpenSSH server")
-			conn.Close()
-		}
-	}()
+	p.listen(t)
 	p.configure(t, true)
 	log := p.logged(t, "the next start tries again")
 	for _, want := range []string{"openssh: mended", "policy: PermitRootLogin yes", "cannot install an SSH server: apt-get ended with status 100"} {
@@ -147,9 +157,20 @@ func TestInstallSSHD(t *testing.T) {
 		t.Errorf("%q greets after a failed installation", got)
 	}
 
+	// One that was started serves when it listens, which is later.
+	p.server.Close()
 	write(t, filepath.Join(root, "mirror"), "")
 	p.boot(t, root)
 	p.configure(t, true)
+	p.logged(t, "openssh: sshd .\n")
+	if got := p.greeting(t); got != "SSH-2.0" {
+		t.Errorf("%q greets before the server listens", got)
+	}
+	if word, err := os.ReadFile(filepath.Join(root, "var/lib/banger/openssh")); err != nil || string(word) != "installing\n" {
+		t.Errorf("a server that does not listen is %q, %v", word, err)
+	}
+	p.listen(t)
+	write(t, filepath.Join(root, "run/sshd.pid"), "1\n")
 	log = p.logged(t, "serves from now on")
 	if !strings.Contains(log, "openssh: sshd -t.\n") || !strings.Contains(log, "openssh: sshd .\n") {
 		t.Errorf("the server was not checked and started:\n%s", log)
