@@ -274,8 +274,9 @@ func (s *sshSession) signal(payload []byte) bool {
 	return known
 }
 
-// run starts a login shell, or a command by the shell. A command that can't be
-// started is a session that ends with the status a shell would give it.
+// run starts a login shell, or a command by the shell: by itself where the image
+// has none. A command that can't be started is a session that ends with the
+// status a shell would give it.
 func (s *sshSession) run(command string) bool {
 	if s.started {
 		return false
@@ -292,6 +293,9 @@ func (s *sshSession) run(command string) bool {
 		o.argv, o.arg0 = []string{shell, "-c", command}, ""
 	}
 	p, err := s.agent.start(o)
+	if lacksProgram(err) {
+		p, err = s.runWithoutShell(o, command)
+	}
 	if err != nil {
 		go s.fail(err)
 		return true
@@ -299,6 +303,20 @@ func (s *sshSession) run(command string) bool {
 	s.process = p
 	go s.attend(p)
 	return true
+}
+
+func lacksProgram(err error) bool {
+	var e *proto.ExecError
+	return errors.As(err, &e) && e.Kind == proto.ExecNoProgram
+}
+
+// runWithoutShell runs a command that a shell would not change.
+func (s *sshSession) runWithoutShell(o order, command string) (*process, error) {
+	o.argv, o.arg0 = strings.Fields(command), ""
+	if len(o.argv) == 0 || strings.ContainsAny(command, "\"'`\\$&|;<>()*?[]{}~#\n") {
+		return nil, &proto.ExecError{Kind: proto.ExecNoProgram, Message: "the image has no shell: what runs here is a program and plain words"}
+	}
+	return s.agent.start(o)
 }
 
 func (s *sshSession) fail(err error) {
