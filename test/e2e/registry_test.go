@@ -43,9 +43,9 @@ var (
 	private = &server{port: "5000", password: "correct-horse-battery"}
 )
 
-// dockerHub REPOSITORY:TAG ROOTFS pushes an image with what is in an ext4 file to
-// docker.io, as the script's programs and guests see it. The image is umoci's and
-// skopeo's.
+// dockerHub REPOSITORY:TAG ROOTFS pushes an image with what is in an ext4 file, or a
+// tar archive, to docker.io, as the script's programs and guests see it. The image
+// is umoci's and skopeo's.
 func dockerHub(ts *testscript.TestScript, neg bool, args []string) { hub.push(ts, args[0], args[1]) }
 
 // privateHub REPOSITORY:TAG ROOTFS pushes one to $SERVER:5000, whose user is u, and
@@ -165,6 +165,9 @@ func hubCertificate() error {
 
 // packed makes a tar archive of what is in an ext4 file.
 func packed(ts *testscript.TestScript, rootfs string) string {
+	if filepath.Ext(rootfs) == ".tar" {
+		return rootfs
+	}
 	tree, file := ts.MkAbs("hub/tree"), ts.MkAbs("hub/layer.tar")
 	ts.Check(os.MkdirAll(tree, 0o755))
 	must(ts, "mount", "-o", "loop,ro", rootfs, tree)

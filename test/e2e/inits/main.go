@@ -1,11 +1,12 @@
-// Command inits makes root filesystems whose init is not systemd, for the
-// tests: busybox, OpenRC under sysvinit, and one without any, which has the
+// Command inits makes root filesystems with each kind of init, for the tests:
+// busybox, OpenRC under sysvinit, systemd, and one without any, which has the
 // tools of somebody who tries what a network lets through. They come from
 // Debian's packages and are kept; what is there already is not made again.
 //
-// Beside them is DIR/apt, a repository with openssh-server and all it needs.
+// Beside them is DIR/apt, a repository with openssh-server and all it needs, and
+// what is in a container image of Debian without an init.
 //
-//	go run ./test/e2e/inits DIR    makes DIR/busybox.ext4, DIR/openrc.ext4, DIR/hostile.ext4, DIR/streamed.ext4 and DIR/apt
+//	go run ./test/e2e/inits DIR    makes DIR/{busybox,openrc,systemd,hostile,streamed}.ext4, DIR/apt and DIR/slim.tar
 package main
 
 import (
@@ -42,7 +43,7 @@ func run(ctx context.Context, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	recipes := map[string]recipe{"busybox": {busybox, mke2fs}, "openrc": {openrc, mke2fs}, "hostile": {hostile, mke2fs}, "streamed": {noInit, stream}}
+	recipes := map[string]recipe{"busybox": {busybox, mke2fs}, "openrc": {openrc, mke2fs}, "systemd": {systemd, mke2fs}, "hostile": {hostile, mke2fs}, "streamed": {noInit, stream}}
 	for name, how := range recipes {
 		if err := make1(ctx, dir, name, how); err != nil {
 			return fmt.Errorf("cannot make the %s image: %w", name, err)
@@ -50,6 +51,9 @@ func run(ctx context.Context, dir string) error {
 	}
 	if err := repository(ctx, dir, "openssh-server"); err != nil {
 		return fmt.Errorf("cannot make the repository: %w", err)
+	}
+	if err := slim(ctx, dir); err != nil {
+		return fmt.Errorf("cannot make the slim image: %w", err)
 	}
 	return nil
 }
@@ -128,8 +132,18 @@ func unpack(ctx context.Context, a *debian.Archive, tree string, packages ...str
 	return nil
 }
 
+// serverNeeds is what openssh-server depends on: to install all that as well would
+// take a guest long, and show nothing more.
+var serverNeeds = []string{"openssh-client", "openssh-sftp-server", "procps", "ucf", "runit-helper", "libwrap0"}
+
 func openrc(ctx context.Context, a *debian.Archive, tree string) error {
-	return debian.Bootstrap(ctx, a, debian.Spec{Dir: tree, Packages: []string{"openrc", "sysvinit-core"}}, progress.Discard)
+	packages := append([]string{"openrc", "sysvinit-core"}, serverNeeds...)
+	return debian.Bootstrap(ctx, a, debian.Spec{Dir: tree, Packages: packages}, progress.Discard)
+}
+
+func systemd(ctx context.Context, a *debian.Archive, tree string) error {
+	packages := append([]string{"systemd-sysv", "dbus"}, serverNeeds...)
+	return debian.Bootstrap(ctx, a, debian.Spec{Dir: tree, Packages: packages}, progress.Discard)
 }
 
 func hostile(ctx context.Context, a *debian.Archive, tree string) error {

@@ -50,3 +50,20 @@ func repository(ctx context.Context, dir, name string) error {
 	}
 	return os.Rename(part, repo)
 }
+
+// slim lets mmdebstrap make dir/slim.tar, what is in a slim container image of
+// Debian: apt and what is required, without manuals and documentation.
+func slim(ctx context.Context, dir string) error {
+	path := filepath.Join(dir, "slim.tar")
+	if _, err := os.Stat(path); err == nil {
+		return nil
+	}
+	part := filepath.Join(dir, "slim.part.tar") // its end tells mmdebstrap what to make
+	said, err := exec.CommandContext(ctx, "mmdebstrap", "--mode=root", "--variant=minbase", "--include=apt",
+		"--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/doc/*",
+		"", part, "deb [trusted=yes] copy:"+filepath.Join(dir, "apt")+" ./").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("mmdebstrap: %w\n%s", err, said)
+	}
+	return os.Rename(part, path)
+}
