@@ -132,7 +132,7 @@ func runOpenRC(a *Agent) error {
 	if err := waitForOpenRC("/run"); err != nil {
 		return err
 	}
-	a.events.add(proto.Event{Kind: proto.EventReady, Stage: proto.StageSystem})
+	a.events.add(systemReady)
 	return nil
 }
 

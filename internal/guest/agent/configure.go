@@ -230,7 +230,7 @@ func (a *Agent) setHostKey(c proto.Config) error {
 // read its id before the agent was asked, or makes one; only a resumed guest,
 // which is long past that, takes another.
 func (a *Agent) setMachineID(c proto.Config) error {
-	starting := !a.events.has(proto.Event{Kind: proto.EventReady, Stage: proto.StageDefault})
+	starting := !a.events.has(defaultReady)
 	if c.MachineID == "" || a.init == proto.InitSystemd && starting {
 		return nil
 	}

@@ -81,6 +81,22 @@ func TestNotify(t *testing.T) {
 	}
 }
 
+// TestALostWord has a guest that told only that it is up.
+func TestALostWord(t *testing.T) {
+	g := start(t, proto.InitSystemd)
+	socket := filepath.Join(t.TempDir(), "agent.sock")
+	l, err := agent.ListenNotify(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go g.agent.ServeNotify(l)
+	if err := agent.Notify(socket, "system"); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, g.watch(t), defaultReady, systemReady)
+}
+
 // TestReadyByConfigure is about images whose init tells nothing.
 func TestReadyByConfigure(t *testing.T) {
 	for init, want := range map[proto.InitKind][]proto.Event{

@@ -20,18 +20,25 @@ import (
 // that does not listen.
 const goodbyeTimeout = time.Second
 
-// notifyTimeout bounds one notification, which is one line each way.
-const notifyTimeout = 5 * time.Second
+// notifyTimeout bounds one notification, which is one line each way. On a host
+// that is short of processors even that has taken seconds.
+const notifyTimeout = time.Minute
 
-// words are what an image's init can tell the agent.
-var words = map[string]proto.Event{
-	"default":       {Kind: proto.EventReady, Stage: proto.StageDefault},
-	"default-ready": {Kind: proto.EventReady, Stage: proto.StageDefault},
-	"system":        {Kind: proto.EventReady, Stage: proto.StageSystem},
-	"system-ready":  {Kind: proto.EventReady, Stage: proto.StageSystem},
-	"poweroff":      {Kind: proto.EventGoodbye, Reason: proto.ReasonPoweroff},
-	"reboot":        {Kind: proto.EventGoodbye, Reason: proto.ReasonReboot},
-	"halt":          {Kind: proto.EventGoodbye, Reason: proto.ReasonHalt},
+var (
+	defaultReady = proto.Event{Kind: proto.EventReady, Stage: proto.StageDefault}
+	systemReady  = proto.Event{Kind: proto.EventReady, Stage: proto.StageSystem}
+)
+
+// words are what an image's init can tell the agent, and what they mean. A
+// system that is up can run commands, even where the word for that was lost.
+var words = map[string][]proto.Event{
+	"default":       {defaultReady},
+	"default-ready": {defaultReady},
+	"system":        {defaultReady, systemReady},
+	"system-ready":  {defaultReady, systemReady},
+	"poweroff":      {{Kind: proto.EventGoodbye, Reason: proto.ReasonPoweroff}},
+	"reboot":        {{Kind: proto.EventGoodbye, Reason: proto.ReasonReboot}},
+	"halt":          {{Kind: proto.EventGoodbye, Reason: proto.ReasonHalt}},
 }
 
 // Notify tells the agent that listens at socket one of the words: it is what
@@ -108,10 +115,17 @@ func (a *Agent) takeWord(conn *net.UnixConn) error {
 	if err != nil {
 		return fmt.Errorf("cannot read the word: %w", err)
 	}
-	event, known := words[strings.TrimSpace(line)]
+	events, known := words[strings.TrimSpace(line)]
 	if !known {
 		return errors.New("there is no such word")
 	}
+	for _, event := range events {
+		a.take(event)
+	}
+	return nil
+}
+
+func (a *Agent) take(event proto.Event) {
 	if event.Kind == proto.EventReady {
 		a.keepHostname()
 	}
@@ -119,7 +133,6 @@ func (a *Agent) takeWord(conn *net.UnixConn) error {
 	if event.Kind == proto.EventGoodbye {
 		a.events.told(goodbyeTimeout)
 	}
-	return nil
 }
 
 // checkPeer lets the agent's own user in, who is root.

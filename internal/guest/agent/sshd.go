@@ -139,7 +139,7 @@ func (s *sshd) say(format string, args ...any) {
 // install installs the server when the image's init is done, with which
 // package scripts count, and hands over to it.
 func (s *sshd) install(m packageManager) error {
-	s.agent.events.await(proto.Event{Kind: proto.EventReady, Stage: proto.StageSystem})
+	s.agent.events.await(systemReady)
 	s.say("the image has no SSH server: installing it with %s; banger serves SSH meanwhile", m.program)
 	if err := errors.Join(s.setState(sshdInstalling), s.prepare()); err != nil {
 		return err
