@@ -128,6 +128,7 @@ func run(t *testing.T, dir string) {
 			"fillunwatched": fillUnwatched,
 			"serve":         serveFolder,
 			"publish":       publishFolder,
+			"gatedapt":      gatedApt,
 			"checkdisk":     checkDisk,
 			"spoil":         spoilBundles,
 			"emptystore":    emptyStore,

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -37,6 +38,24 @@ func publishFolder(ts *testscript.TestScript, neg bool, args []string) {
 	server := &http.Server{Handler: http.FileServer(http.Dir(ts.MkAbs(args[0])))}
 	go server.Serve(l)
 	ts.Defer(func() { server.Close() })
+}
+
+// gatedApt FILE ROOTFS PORT copies an image of a Debian, whose apt then waits until
+// something is written into /gate, and takes packages from that port of the
+// tests' internet.
+func gatedApt(ts *testscript.TestScript, neg bool, args []string) {
+	image, sources, gate := ts.MkAbs(args[0]), ts.MkAbs("sources.list"), ts.MkAbs("gate")
+	must(ts, "cp", "--sparse=always", args[1], image)
+	ts.Check(os.WriteFile(sources, fmt.Appendf(nil, "deb [trusted=yes] http://%s:%s ./\n", testenv.ServerName, args[2]), 0o644))
+	ts.Check(os.WriteFile(gate, []byte(`APT::Update::Pre-Invoke {"read word < /gate";};`), 0o644))
+	for _, change := range []string{
+		"rm /etc/apt/sources.list",
+		"write " + sources + " /etc/apt/sources.list",
+		"write " + gate + " /etc/apt/apt.conf.d/gate",
+		"mknod gate p",
+	} {
+		must(ts, "/sbin/debugfs", "-w", "-R", change, image)
+	}
 }
 
 // checkDisk VM looks, with e2fsck, for errors in the filesystem of a VM that is
