@@ -235,11 +235,32 @@ func (b imageBuild) runDocker(ctx context.Context, vm api.VM) error {
 		}
 		build.Env["DOCKER_CONFIG"] = guestAuth
 	}
-	status, err := b.runIn(ctx, vm, build, b.from.Stream, b.words())
-	if err == nil && status != 0 {
-		return exitStatus(exitUnfit)
+	said := &words{Writer: b.words()}
+	status, err := b.runIn(ctx, vm, build, b.from.Stream, said)
+	if err != nil || status == 0 {
+		return err
 	}
-	return err
+	if said.unauthorized {
+		fmt.Fprint(b.errs, sentence(&api.Error{
+			Message: "a registry wants to know who asks",
+			Hint:    "if the image is private: `docker login HOST`, and then --registry-auth HOST",
+		}))
+	}
+	return exitStatus(exitUnfit)
+}
+
+// words are Docker's, among which are those for a registry that refuses.
+type words struct {
+	io.Writer
+	unauthorized bool
+}
+
+// Write implements [io.Writer].
+func (w *words) Write(p []byte) (int, error) {
+	for _, refusal := range []string{"may require authorization", "failed to authorize", "401 Unauthorized"} {
+		w.unauthorized = w.unauthorized || bytes.Contains(p, []byte(refusal))
+	}
+	return w.Writer.Write(p)
 }
 
 // keepAuth keeps what it reads in the builder's memory. Only Docker's client,

@@ -288,7 +288,8 @@ func (i *Image) measure() error {
 		// that never was.
 		return fmt.Errorf("%s: %v", i.Rootfs, err)
 	}
-	i.Size, i.MaxDisk = info.Size, cmp.Or(i.MaxDisk, info.MaxDisk)
+	i.Size = info.Size
+	i.MaxDisk = min(cmp.Or(i.MaxDisk, info.MaxDisk), info.MaxDisk) // a bundle may say anything
 	stat, err := os.Stat(i.Rootfs)
 	if err != nil {
 		return err

@@ -174,6 +174,24 @@ func TestManagedImage(t *testing.T) {
 	}
 }
 
+// What a bundle says of its filesystem counts only as far as Linux agrees.
+func TestHowFarAFilesystemGrows(t *testing.T) {
+	s := newStore(t)
+	manage(t, s, "base")
+	rootfs, err := os.OpenFile(filepath.Join(s.Dir, "base", rootfsFile), os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rootfs.Close()
+	const sparseSuper2At = 1024 + 0x5d // the bit 0x200 of the compatible features
+	if _, err := rootfs.WriteAt([]byte{0x02}, sparseSuper2At); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.Get(t.Context(), "base"); err != nil || got.MaxDisk != got.Size {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
 func TestBrokenImages(t *testing.T) {
 	tests := map[string]func(dir string) error{
 		"no file":        func(dir string) error { return os.Remove(filepath.Join(dir, rootfsFile)) },
