@@ -25,3 +25,18 @@ func TestDockersCommandLine(t *testing.T) {
 		}
 	}
 }
+
+func TestARegistryThatRefuses(t *testing.T) {
+	for said, want := range map[string]bool{
+		"#3 ERROR: pulling from host registry.example.com failed with status code [manifests 1]: 401 Unauthorized\n":                    true,
+		"pull access denied, repository does not exist or may require authorization: authorization failed: no basic auth credentials\n": true,
+		"failed to authorize: failed to fetch oauth token: unexpected status: 401 Unauthorized\n":                                       true,
+		"executor failed running [/bin/sh -c exit 3]: exit code: 3\n":                                                                   false,
+	} {
+		var out strings.Builder
+		w := &words{Writer: &out}
+		if _, err := w.Write([]byte(said)); err != nil || w.unauthorized != want || out.String() != said {
+			t.Errorf("%q: %v, %q, %v", said, w.unauthorized, out.String(), err)
+		}
+	}
+}
