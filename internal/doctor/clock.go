@@ -32,14 +32,15 @@ func clock(_ context.Context, o Options) []api.Finding {
 	return one("clock", api.LevelOK, "right, as far as it can be told", "")
 }
 
-// latest is the newest thing that must be of the past.
+// latest is the newest thing that must be of the past. What bangerd writes all
+// the time is of no use: it is written by the same clock.
 func (o Options) latest() (what string, when time.Time) {
 	if built := buildTime(); built.After(when) {
 		what, when = "this build of banger", built
 	}
 	paths := o.Config.Paths
 	for _, pattern := range []string{
-		paths.Log(),
+		filepath.Join(o.Companions, "*"),
 		filepath.Join(paths.VMs(), "*", "vm.json"),
 		filepath.Join(paths.Images(), "*", "image.json"),
 		filepath.Join(paths.Kernels(), "*", "kernel.json"),
