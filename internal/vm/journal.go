@@ -50,13 +50,13 @@ func openJournal(dir string) (*journal, error) {
 // misses lines. A log that can't be written must not stop a VM: the line is
 // lost.
 func (j *journal) add(source, text string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
 	line := api.LogLine{Time: time.Now().UTC(), Source: source, Text: text}
 	data, err := json.Marshal(line)
 	if err != nil {
 		return
 	}
-	j.mu.Lock()
-	defer j.mu.Unlock()
 	for f := range j.followers {
 		select {
 		case f <- line:
