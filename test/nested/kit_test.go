@@ -50,6 +50,8 @@ func pack(t testing.TB, suites ...suite) *kit {
 	k.addTree(t, "life/testdata", filepath.Join(root, "test/e2e/testdata"))
 	k.files["testguest"] = filepath.Join(dir, "testguest")
 	goBuild(t, "build", "-trimpath", "-ldflags=-s -w", "-o", k.files["testguest"], "./internal/firecracker/fctest/testguest")
+	k.files["clockjump"] = filepath.Join(dir, "clockjump")
+	goBuild(t, "build", "-trimpath", "-ldflags=-s -w", "-o", k.files["clockjump"], "./test/e2e/clockjump")
 	return k
 }
 

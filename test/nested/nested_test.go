@@ -62,6 +62,7 @@ type suite struct {
 
 var suites = []suite{
 	{name: "conformance", pkg: "./test/nested/conformance", tags: "nested", timeout: 10 * time.Minute},
+	{name: "oom", pkg: "./internal/oom", tags: "hosttest", args: []string{"-test.run=^TestCause"}, timeout: 5 * time.Minute}, // cgroups of version 2 there
 	{name: "life", pkg: "./test/e2e", tags: "e2e", args: []string{"-test.run=^TestLife$"}, timeout: 20 * time.Minute},
 }
 
@@ -154,6 +155,7 @@ func environment(p place, k *kit) map[string]string {
 		"BANGER_TEST_KERNEL":     filepath.Join(p.data(), "banger/kernels", kernelName),
 		"BANGER_TEST_INITRAMFS":  k.in(p, "initramfs"),
 		"BANGER_TEST_GUEST":      k.in(p, "testguest"),
+		"E2E_CLOCKJUMP":          k.in(p, "clockjump"),
 		"TMPDIR":                 "/tmp",
 	}
 }
