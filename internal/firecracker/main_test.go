@@ -8,12 +8,16 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/banger-vm/banger/internal/firecracker"
 )
 
 // fcmem is a VMM's program.
 var fcmem string
 
-// TestMain builds fcmem. This program is also two VMMs of little use, chosen
+// TestMain builds fcmem. This program is also some VMMs of little use, chosen
 // by the last argument.
 func TestMain(m *testing.M) {
 	if slices.Contains(os.Args, "--api-sock") {
@@ -22,6 +26,12 @@ func TestMain(m *testing.M) {
 			beDeaf()
 		case "parent":
 			beParent()
+		case "chatty":
+			beChatty()
+			serveNothing()
+		case "chatty, once":
+			beChatty()
+			os.Exit(3)
 		}
 	}
 	os.Exit(withPrograms(m))
@@ -40,10 +50,26 @@ func beParent() {
 		panic(err)
 	}
 	fmt.Println(child.Process.Pid)
+	serveNothing()
+}
+
+func serveNothing() {
 	if _, err := net.Listen("unix", "api.sock"); err != nil {
 		panic(err)
 	}
 	select {}
+}
+
+// beChatty writes much into its log, which it opens as firecracker does; what
+// does not go in is dropped.
+func beChatty() {
+	log, err := unix.Open(firecracker.DefaultLog, unix.O_RDWR|unix.O_CREAT|unix.O_NONBLOCK, 0o600)
+	if err != nil {
+		panic(err)
+	}
+	for n := range 100_000 {
+		_, _ = unix.Write(log, fmt.Appendf(nil, "line %d: the guest does what it must not\n", n))
+	}
 }
 
 func withPrograms(m *testing.M) int {

@@ -245,16 +245,35 @@ func (p *Process) Release() {
 // tailSize is how much of each log an error quotes at most.
 const tailSize = 2 << 10
 
-// Complaint is the end of what the VMM wrote to stderr and to its log, for
+// complaint is the end of what the VMM wrote to stderr and to its log, for
 // an error's text; it is empty when it wrote nothing.
-func complaint(dir *os.File, logName string) string {
+func complaint(dir, log *os.File) string {
 	var said []string
-	for _, name := range []string{ErrorLog, logName} {
-		if text := tail(dir, name); text != "" {
-			said = append(said, name+": "+text)
+	for _, from := range []struct{ name, text string }{{ErrorLog, tail(dir, ErrorLog)}, {filepath.Base(log.Name()), drain(log)}} {
+		if from.text != "" {
+			said = append(said, from.name+": "+from.text)
 		}
 	}
 	return strings.Join(said, "\n")
+}
+
+// drain is the end of what is in a FIFO now.
+func drain(fifo *os.File) string {
+	raw, err := fifo.SyscallConn()
+	if err != nil {
+		return ""
+	}
+	all := make([]byte, 64<<10) // as much as a pipe holds
+	n := 0
+	_ = raw.Read(func(fd uintptr) bool {
+		n, _ = unix.Read(int(fd), all)
+		return true
+	})
+	return readable(all[max(0, n-tailSize):max(0, n)])
+}
+
+func readable(text []byte) string {
+	return strings.TrimSpace(strings.ToValidUTF8(string(text), "?"))
 }
 
 func tail(dir *os.File, name string) string {
@@ -268,5 +287,5 @@ func tail(dir *os.File, name string) string {
 		_, _ = file.Seek(-tailSize, io.SeekEnd)
 	}
 	text, _ := io.ReadAll(io.LimitReader(file, tailSize))
-	return strings.TrimSpace(strings.ToValidUTF8(string(text), "?"))
+	return readable(text)
 }

@@ -176,6 +176,34 @@ func TestAVMMThatEndsAtOnceIsQuoted(t *testing.T) {
 	}
 }
 
+// A guest can make its VMM log without end: that takes no room of the host's.
+func TestAVMMsLogTakesNoRoom(t *testing.T) {
+	s := plain(t)
+	s.Bin, s.Args = self(t), []string{"chatty"}
+	p, err := firecracker.Start(patient(t), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Release()
+	defer p.Kill(patient(t))
+	files, err := os.ReadDir(s.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		if info, err := f.Info(); err != nil || info.Size() > 64<<10 {
+			t.Errorf("%s has %d bytes (%v)", f.Name(), info.Size(), err)
+		}
+	}
+	s.Args = []string{"chatty, once"}
+	_, err = firecracker.Start(patient(t), s)
+	for _, part := range []string{"status 3", firecracker.DefaultLog, "the guest does what it must not"} {
+		if err == nil || !strings.Contains(err.Error(), part) {
+			t.Errorf("the error is %v, expected in it: %s", err, part)
+		}
+	}
+}
+
 func TestAProgramThatIsNotThereIsToldByName(t *testing.T) {
 	s := plain(t)
 	s.Bin = filepath.Join(s.Dir, "nope")

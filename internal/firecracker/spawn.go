@@ -28,7 +28,9 @@ type Spawn struct {
 	// Console is the guest's serial console: the VMM's stdout, which it makes
 	// non-blocking. Never hand in a file that this process shares.
 	Console *os.File
-	// LogName is the log's name in Dir; empty is DefaultLog.
+	// LogName is the log's name in Dir; empty is DefaultLog. It is a FIFO that
+	// nobody empties, so that it takes no room: a guest can make its VMM log
+	// without end. The VMM drops what does not fit into it.
 	LogName string
 	// Args follow the arguments that Start gives by itself.
 	Args []string
@@ -82,19 +84,24 @@ func (s Spawn) start(ctx context.Context) (*Process, error) {
 		return nil, err
 	}
 	defer socket.Close()
+	log, err := fifoAt(dir, s.LogName, s.UID, s.GID)
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
 	p, err := s.launch(dir)
 	if err != nil {
 		return nil, err
 	}
 	if err := p.awaitAPI(ctx, socket); err != nil {
-		return nil, errors.Join(s.explain(dir, err), s.giveUp(p))
+		return nil, errors.Join(s.explain(dir, log, err), s.giveUp(p))
 	}
 	return p, nil
 }
 
 // explain adds the VMM's own words to err.
-func (s Spawn) explain(dir *os.File, err error) error {
-	if said := complaint(dir, s.LogName); said != "" {
+func (s Spawn) explain(dir, log *os.File, err error) error {
+	if said := complaint(dir, log); said != "" {
 		return fmt.Errorf("%w\n%s", err, said)
 	}
 	return err
@@ -181,11 +188,6 @@ func (s Spawn) openFiles(dir *os.File) (_ *spawnFiles, err error) {
 			return nil, err
 		}
 	}
-	log, err := createAt(dir, s.LogName, s.UID, s.GID)
-	if err != nil {
-		return nil, err
-	}
-	log.Close()
 	if err := files.add(os.Open(os.DevNull)); err != nil {
 		return nil, err
 	}
@@ -221,6 +223,34 @@ func createAt(dir *os.File, name string, uid, gid int) (*os.File, error) {
 		return nil, err
 	}
 	return file, nil
+}
+
+// fifoAt is createAt for a FIFO.
+func fifoAt(dir *os.File, name string, uid, gid int) (*os.File, error) {
+	if err := removeAt(dir, name); err != nil {
+		return nil, err
+	}
+	path := filepath.Join(dir.Name(), name)
+	if err := unix.Mknodat(int(dir.Fd()), name, unix.S_IFIFO|0o600, 0); err != nil {
+		return nil, &os.PathError{Op: "create", Path: path, Err: err}
+	}
+	fd, err := unix.Openat(int(dir.Fd()), name, unix.O_RDWR|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	fifo := os.NewFile(uintptr(fd), path)
+	info, err := fifo.Stat()
+	if err == nil && info.Mode().Type() != os.ModeNamedPipe {
+		err = &os.PathError{Op: "open", Path: path, Err: errors.New("it was replaced")}
+	}
+	if err == nil {
+		err = fifo.Chown(uid, gid)
+	}
+	if err != nil {
+		fifo.Close()
+		return nil, err
+	}
+	return fifo, nil
 }
 
 func removeAt(dir *os.File, name string) error {
