@@ -99,15 +99,12 @@ func (d *deps) runCommand(ctx context.Context, vm api.VM, req api.ExecRequest) e
 	defer d.interrupts.divert(forward(command, func() { giveUp(nil) }))()
 	in := io.Reader(d.in)
 	if req.TTY {
-		restore, err := raw(d.in)
+		keys, restore, err := d.handOver(ctx, command, func() { giveUp(errLeft) })
 		if err != nil {
-			return fmt.Errorf("cannot hand the terminal over: %w", err)
+			return err
 		}
 		defer restore()
-		followSize(ctx, d.out, command.Resize)
-		if isTerminal(d.in) {
-			in = openKeyboard(d.in, new(tilde).sift, func() { giveUp(errLeft) })
-		}
+		in = keys
 	}
 	code, err := command.Run(ctx, in, d.out, d.errs)
 	switch {
@@ -121,6 +118,20 @@ func (d *deps) runCommand(ctx context.Context, vm api.VM, req api.ExecRequest) e
 		return exitStatus(code)
 	}
 	return nil
+}
+
+// handOver gives the terminal to a command, with the keys that come of it, until
+// restore is called. Without a terminal here it is only the command that has one.
+func (d *deps) handOver(ctx context.Context, command *client.Command, leave func()) (in io.Reader, restore func(), err error) {
+	restore, err = raw(d.in)
+	if err != nil {
+		return nil, nil, fmt.Errorf("cannot hand the terminal over: %w", err)
+	}
+	followSize(ctx, d.out, command.Resize)
+	if !isTerminal(d.in) {
+		return d.in, restore, nil
+	}
+	return openKeyboard(d.in, new(tilde).sift, leave), restore, nil
 }
 
 // errLeft is why a command was given up whose user typed the keys to leave it.
