@@ -5,19 +5,15 @@ package e2e
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
-	"github.com/google/nftables"
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/vishvananda/netlink"
 
@@ -25,6 +21,7 @@ import (
 	"github.com/banger-vm/banger/client"
 	"github.com/banger-vm/banger/internal/firecracker"
 	"github.com/banger-vm/banger/internal/testenv"
+	"github.com/banger-vm/banger/test/agree"
 )
 
 // killAt STEP PROGRAM ARGS… kills the daemon just before that step, to which the
@@ -172,145 +169,26 @@ func stopped(pid int) bool {
 // agrees holds what bangerd says, twice in a row, against the processes, taps,
 // rules, sockets and files that there are. It needs BANGER_TAP_POOL_SIZE=0.
 func agrees(ts *testscript.TestScript, neg bool, args []string) {
-	var list, again []api.VM
-	ask(ts, &list, "vm", "list")
-	ask(ts, &again, "vm", "list")
-	if a, b := brief(list), brief(again); !slices.Equal(a, b) {
-		ts.Fatalf("two lists in a row differ:\n%q\n%q", a, b)
+	host := agree.Host{
+		VMs:      filepath.Join(ts.Getenv("XDG_STATE_HOME"), "banger/vms"),
+		Runtime:  filepath.Join(ts.Getenv("XDG_RUNTIME_DIR"), "banger/vm"),
+		Bridge:   ts.Getenv("BRIDGE"),
+		Patience: patience,
 	}
-	state, runtime := filepath.Join(ts.Getenv("XDG_STATE_HOME"), "banger/vms"), filepath.Join(ts.Getenv("XDG_RUNTIME_DIR"), "banger/vm")
-	var ids, running, taps []string
-	for _, v := range list {
-		ids = append(ids, v.ID)
-		exist(ts, filepath.Join(state, v.ID), "vm.json", "disk.cow", "ssh_host_ed25519_key")
-		if v.State != api.StateRunning && v.State != api.StatePaused {
-			if v.VMM != nil {
-				ts.Fatalf("VM %s is %s and has a VMM", v.Name, v.State)
-			}
-			continue
-		}
-		running = append(running, v.ID)
-		taps = append(taps, tapOf(ts, filepath.Join(state, v.ID)))
-		exist(ts, filepath.Join(runtime, v.ID), "api.sock", "v.sock", "v.sock_1022", "console")
-		if !slices.ContainsFunc(testenv.ProcessesIn(filepath.Join(runtime, v.ID)), func(p string) bool {
-			return strings.HasPrefix(p, strconv.Itoa(v.VMM.PID)+" ")
-		}) {
-			ts.Fatalf("VM %s runs, and its VMM %d does not", v.Name, v.VMM.PID)
-		}
-	}
-	same(ts, "directories of VMs", names(state), ids)
-	same(ts, "runtime directories", names(runtime), running)
-	same(ts, "VMMs", placesOfVMMs(runtime), running)
-	same(ts, "taps in the rules", tapsInRules(ts), taps)
-	awaitTaps(ts, taps)
-}
-
-func brief(vms []api.VM) []string {
-	var all []string
-	for _, v := range vms {
-		all = append(all, fmt.Sprintln(v.ID, v.Name, v.State, v.Reason, v.VMM))
-	}
-	return all
-}
-
-func exist(ts *testscript.TestScript, dir string, files ...string) {
-	for _, name := range files {
-		_, err := os.Lstat(filepath.Join(dir, name))
-		ts.Check(err)
-	}
-}
-
-func same(ts *testscript.TestScript, what string, got, want []string) {
-	slices.Sort(got)
-	slices.Sort(want)
-	if !slices.Equal(got, want) {
-		ts.Fatalf("%s: there are %q, there should be %q", what, got, want)
-	}
-}
-
-func names(dir string) []string {
-	var found []string
-	entries, _ := os.ReadDir(dir)
-	for _, e := range entries {
-		found = append(found, e.Name())
-	}
-	return found
-}
-
-func tapOf(ts *testscript.TestScript, dir string) string {
-	data, err := os.ReadFile(filepath.Join(dir, "vm.json"))
+	_, err := host.Check(func() (list []api.VM, err error) {
+		ask(ts, &list, "vm", "list")
+		return list, nil
+	})
 	ts.Check(err)
-	var record struct{ Lease struct{ Tap string } }
-	ts.Check(json.Unmarshal(data, &record))
-	return record.Lease.Tap
-}
-
-// placesOfVMMs are the names of the directories below dir in which a process
-// runs.
-func placesOfVMMs(dir string) []string {
-	var found []string
-	for _, line := range testenv.ProcessesIn(dir) {
-		pid, _, _ := strings.Cut(line, " ")
-		cwd, err := os.Readlink(filepath.Join("/proc", pid, "cwd"))
-		if err == nil && !slices.Contains(found, filepath.Base(cwd)) {
-			found = append(found, filepath.Base(cwd))
-		}
-	}
-	return found
-}
-
-// tapsInRules are those from which frames are let in.
-func tapsInRules(ts *testscript.TestScript) []string {
-	kernel, err := nftables.New()
-	ts.Check(err)
-	const ifNameSize = 16
-	table := &nftables.Table{Family: nftables.TableFamilyBridge, Name: "banger-" + ts.Getenv("BRIDGE")}
-	guests, err := kernel.GetSetByName(table, "guests")
-	if err != nil {
-		return nil // no VM, no table
-	}
-	elements, err := kernel.GetSetElements(guests)
-	ts.Check(err)
-	var taps []string
-	for _, e := range elements {
-		taps = append(taps, strings.TrimRight(string(e.Key[:ifNameSize]), "\x00"))
-	}
-	return taps
-}
-
-// awaitTaps waits until there are these taps and no others: those that a VM had
-// go a moment after it.
-func awaitTaps(ts *testscript.TestScript, want []string) {
-	changes, done := make(chan netlink.LinkUpdate, 64), make(chan struct{})
-	defer close(done)
-	ts.Check(netlink.LinkSubscribe(changes, done))
-	bridge := ts.Getenv("BRIDGE")
-	slices.Sort(want)
-	for late := time.After(patience); ; {
-		var got []string
-		links, err := netlink.LinkList()
-		ts.Check(err)
-		for _, l := range links {
-			if name := l.Attrs().Name; l.Type() == "tuntap" && strings.HasPrefix(name, bridge) && !isDigit(name, len(bridge)) {
-				got = append(got, name)
-			}
-		}
-		if slices.Sort(got); slices.Equal(got, want) {
-			return
-		}
-		select {
-		case <-changes:
-		case <-late:
-			ts.Fatalf("taps: there are %q, there should be %q", got, want)
-		}
-	}
 }
 
 // unplug VM takes the VM's network device away on the host.
 func unplug(ts *testscript.TestScript, neg bool, args []string) {
 	var v api.VM
 	ask(ts, &v, "vm", "show", args[0])
-	tap, err := netlink.LinkByName(tapOf(ts, v.Dir))
+	name, err := agree.TapOf(v.Dir)
+	ts.Check(err)
+	tap, err := netlink.LinkByName(name)
 	ts.Check(err)
 	ts.Check(netlink.LinkDel(tap))
 }

@@ -5,7 +5,6 @@ package lives
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,7 +13,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -28,6 +26,7 @@ import (
 	"github.com/banger-vm/banger/internal/guest/host"
 	"github.com/banger-vm/banger/internal/guest/proto"
 	"github.com/banger-vm/banger/internal/testenv"
+	"github.com/banger-vm/banger/test/agree"
 )
 
 // patience is for anything that takes milliseconds on an idle machine.
@@ -335,149 +334,25 @@ func is(state api.State) func(api.VM) bool {
 	return func(v api.VM) bool { return v.State == state }
 }
 
-// record is what a test looks at in vm.json.
-type record struct {
-	Lease struct{ Tap string }
+// host is where the station's VMs are.
+func (s *station) host() agree.Host {
+	return agree.Host{VMs: s.stateDir(), Runtime: filepath.Join(s.runtime, "banger/vm"), Bridge: bridge, Patience: patience}
 }
 
 // agrees holds what bangerd says against what is on the host.
 func (s *station) agrees() []api.VM {
 	s.Helper()
-	first, err := s.client.VMs(s.ctx())
-	s.check(err)
-	again, err := s.client.VMs(s.ctx())
-	s.check(err)
-	if a, b := fmt.Sprintf("%+v", brief(first)), fmt.Sprintf("%+v", brief(again)); a != b {
-		s.Errorf("two lists in a row differ:\n%s\n%s", a, b)
-	}
-	var ids, running, pids, taps []string
-	for _, v := range first {
-		ids = append(ids, v.ID)
-		switch {
-		case v.State == api.StateRunning || v.State == api.StatePaused:
-			running = append(running, v.ID)
-			pids = append(pids, fmt.Sprint(v.VMM.PID))
-			taps = append(taps, s.tapOf(v.ID))
-		case v.VMM != nil:
-			s.Errorf("VM %s is %s and has a VMM", v.Name, v.State)
-		}
-	}
-	s.same("directories of VMs", entries(s.stateDir()), ids)
-	s.same("runtime directories", entries(filepath.Join(s.runtime, "banger/vm")), running)
-	s.same("VMMs", vmms(filepath.Join(s.runtime, "banger/vm")), pids)
-	s.awaitTaps(taps)
-	s.same("taps in the rules", s.tapsInRules(), taps)
-	for _, id := range ids {
-		s.exists(filepath.Join(s.stateDir(), id), "vm.json", "disk.cow", "ssh_host_ed25519_key")
-	}
-	for _, id := range running {
-		s.exists(s.runDir(id), "api.sock", "v.sock", "v.sock_1022", "console")
-	}
-	if s.Failed() {
-		s.Fatalf("what bangerd said:\n%s", s.log.text())
-	}
-	return first
-}
-
-func brief(vms []api.VM) []string {
-	var all []string
-	for _, v := range vms {
-		all = append(all, fmt.Sprintln(v.ID, v.Name, v.State, v.Reason, v.VMM))
-	}
-	return all
-}
-
-func (s *station) same(what string, got, want []string) {
-	s.Helper()
-	slices.Sort(got)
-	slices.Sort(want)
-	if !slices.Equal(got, want) {
-		s.Errorf("%s: there are %q, there should be %q", what, got, want)
-	}
-}
-
-func (s *station) exists(dir string, names ...string) {
-	s.Helper()
-	for _, name := range names {
-		if _, err := os.Lstat(filepath.Join(dir, name)); err != nil {
-			s.Error(err)
-		}
-	}
-}
-
-func entries(dir string) []string {
-	var names []string
-	list, _ := os.ReadDir(dir)
-	for _, e := range list {
-		names = append(names, e.Name())
-	}
-	return names
-}
-
-func vmms(dir string) []string {
+	list, err := s.host().Check(func() ([]api.VM, error) { return s.client.VMs(s.ctx()) })
 	var pids []string
-	for _, line := range testenv.ProcessesIn(dir) {
-		pid, _, _ := strings.Cut(line, " ")
-		pids = append(pids, pid)
-	}
-	return pids
-}
-
-func (s *station) tapOf(id string) string {
-	s.Helper()
-	data, err := os.ReadFile(filepath.Join(s.stateDir(), id, "vm.json"))
-	s.check(err)
-	var r record
-	s.check(json.Unmarshal(data, &r))
-	return r.Lease.Tap
-}
-
-// awaitTaps waits until there are these taps and no others: those that a VM had
-// go a moment after it.
-func (s *station) awaitTaps(want []string) {
-	s.Helper()
-	changes, done := make(chan netlink.LinkUpdate, 64), make(chan struct{})
-	defer close(done)
-	s.check(netlink.LinkSubscribe(changes, done))
-	slices.Sort(want)
-	for late := time.After(patience); ; {
-		got := s.taps()
-		if slices.Sort(got); slices.Equal(got, want) {
-			return
-		}
-		select {
-		case <-changes:
-		case <-late:
-			s.Errorf("taps: there are %q, there should be %q", got, want)
-			return
+	for _, v := range list {
+		if v.VMM != nil {
+			pids = append(pids, fmt.Sprint(v.VMM.PID))
 		}
 	}
-}
-
-func (s *station) taps() []string {
-	s.Helper()
-	links, err := netlink.LinkList()
-	s.check(err)
-	var taps []string
-	for _, l := range links {
-		if l.Type() == "tuntap" {
-			taps = append(taps, l.Attrs().Name)
-		}
+	if err := errors.Join(err, agree.Same("VMMs", agree.PIDsIn(s.host().Runtime), pids)); err != nil {
+		s.Fatalf("%v\nwhat bangerd said:\n%s", err, s.log.text())
 	}
-	return taps
-}
-
-// tapsInRules gives the taps that the rules name.
-func (s *station) tapsInRules() []string {
-	s.Helper()
-	rules := s.rules()
-	var taps []string
-	for _, word := range strings.FieldsFunc(rules, func(r rune) bool { return strings.ContainsRune(" \t\n,{}\"", r) }) {
-		if strings.HasPrefix(word, bridge) && word != bridge && !slices.Contains(taps, word) && !strings.HasSuffix(word, "*") {
-			taps = append(taps, word)
-		}
-	}
-	return taps
+	return list
 }
 
 // rules is what nft lists, without whose connections are counted, which changes
@@ -514,10 +389,16 @@ func (s *station) deleteAll() {
 // nothing is what a stopped banger without VMs leaves.
 func (s *station) nothing() {
 	s.Helper()
-	s.same("directories of VMs", entries(s.stateDir()), nil)
-	s.same("runtime directories", entries(filepath.Join(s.runtime, "banger/vm")), nil)
-	s.same("VMMs", vmms(filepath.Join(s.runtime, "banger")), nil)
-	s.same("taps", s.taps(), nil)
+	host := s.host()
+	taps, err := host.Taps()
+	err = errors.Join(err,
+		agree.Same("directories of VMs", agree.Names(host.VMs), nil),
+		agree.Same("runtime directories", agree.Names(host.Runtime), nil),
+		agree.Same("VMMs", agree.PIDsIn(host.Runtime), nil),
+		agree.Same("taps", taps, nil))
+	if err != nil {
+		s.Error(err)
+	}
 	if rules := s.rules(); rules != "" {
 		s.Errorf("rules are left:\n%s", rules)
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/client"
+	"github.com/banger-vm/banger/test/agree"
 )
 
 func TestAHundredVMs(t *testing.T) {
@@ -111,9 +112,11 @@ func (s *station) usage() usage {
 	s.client.Close() // this client's own spare connections
 	status, err := s.client.Status(s.ctx())
 	s.check(err)
+	taps, err := s.host().Taps()
+	s.check(err)
 	proc := fmt.Sprintf("/proc/%d/", status.PID)
-	u := usage{threads: len(entries(proc + "task")), taps: len(s.taps()), goroutines: status.Goroutines}
-	for _, fd := range entries(proc + "fd") {
+	u := usage{threads: len(agree.Names(proc + "task")), taps: len(taps), goroutines: status.Goroutines}
+	for _, fd := range agree.Names(proc + "fd") {
 		if target, err := os.Readlink(proc + "fd/" + fd); err == nil {
 			kind, _, _ := strings.Cut(target, ":[") // without the number of a socket or a pipe
 			u.files = append(u.files, kind)

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/test/agree"
 )
 
 // says sends words to a port of the host and gives what comes back.
@@ -93,7 +94,7 @@ func TestPortsLiveWithTheirVM(t *testing.T) {
 	s.refused(err, fmt.Sprintf("port %d of the host is taken by another program", port),
 		fmt.Sprintf("`ss -ltnp 'sport = :%d'` shows by which; `banger vm port rm a %d` leaves it out", port, port))
 	if vms := s.agrees(); len(vms) != 1 || vms[0].VMM != nil {
-		t.Errorf("after it: %v", brief(vms))
+		t.Errorf("after it: %v", agree.Brief(vms))
 	}
 	taken.Close()
 	_, err = s.client.StartVM(s.ctx(), "a", api.StartRequest{}, nil)

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/test/agree"
 )
 
 func (s *station) recordPath(id string) string { return filepath.Join(s.stateDir(), id, "vm.json") }
@@ -47,7 +48,7 @@ func TestRecordsThatCannotBeTrusted(t *testing.T) {
 				s.log.await(t, 0, "set aside")
 				aside, _ := filepath.Glob(filepath.Join(s.stateDir(), bad.ID+".*", "disk.cow"))
 				if len(aside) != 1 {
-					t.Errorf("set aside: %q, in %q", aside, entries(s.stateDir()))
+					t.Errorf("set aside: %q, in %q", aside, agree.Names(s.stateDir()))
 				}
 				s.exec("good", "true")
 				if now := s.vm("good"); now.VMM.PID != good.VMM.PID {

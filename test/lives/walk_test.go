@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/banger-vm/banger/internal/testenv"
+	"github.com/banger-vm/banger/test/agree"
 )
 
 // operation is one at whose steps somebody is killed.
@@ -117,7 +118,7 @@ func killClient(s *station, halted *testenv.Gate) (int, error) {
 // killVMMs kills whatever VMM there is. Before some steps there is none.
 func killVMMs(s *station, halted *testenv.Gate) (int, error) {
 	s.Helper()
-	there := vmms(filepath.Join(s.runtime, "banger/vm"))
+	there := agree.PIDsIn(s.host().Runtime)
 	for _, pid := range there {
 		s.endProcess(number(pid))
 	}
