@@ -73,6 +73,9 @@ func TestAnOperationTellsItsCourse(t *testing.T) {
 			t.Errorf("an event is of operation %q, not %q", e.Step.Operation, course.ID)
 		}
 	}
+	if strings.Contains(log, "gone") {
+		t.Errorf("its client stayed, and the log says: %s", log)
+	}
 	for _, word := range []string{"msg=done", "op=" + course.ID, "first=", "third-one="} {
 		if !strings.Contains(log, word) {
 			t.Errorf("%s is not in the log: %s", word, log)
