@@ -99,6 +99,7 @@ func haltAt(ts *testscript.TestScript, args []string) (*exec.Cmd, *testenv.Gate)
 	halted, err := testenv.CloseGate(ts.Getenv("BANGERD_HALT"), args[0])
 	ts.Check(err)
 	program := command(ts, args[1:])
+	program.Dir = ts.MkAbs(".")
 	var said bytes.Buffer
 	program.Stdout, program.Stderr = &said, &said
 	ts.Check(program.Start())
