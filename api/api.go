@@ -194,7 +194,7 @@ type Result struct {
 // Image is a root filesystem that VMs start from.
 type Image struct {
 	Name    string    `json:"name"`
-	Source  string    `json:"source"` // "catalog", "bundle", "registered", …
+	Source  string    `json:"source"` // "catalog", "bundle", "registered", …, [ImageBroken]
 	Rootfs  string    `json:"rootfs,omitempty"`
 	Kernel  string    `json:"kernel"`          // the kernel it starts with unless told otherwise
 	Size    int64     `json:"size_bytes"`      // the filesystem's size
@@ -208,6 +208,10 @@ type Image struct {
 	Digest    string `json:"digest,omitempty"`    // "sha256:…"
 	Platform  string `json:"platform,omitempty"`  // "linux/amd64"
 }
+
+// ImageBroken is the source of an image that no VM can start from, a registered one
+// whose file is gone for instance. Its Detail says why.
+const ImageBroken = "broken"
 
 // RegisterImage names an existing ext4 file as an image (POST /v1/images).
 type RegisterImage struct {

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -35,7 +36,11 @@ func runImageList(ctx context.Context, o imageListOptions, d *deps) error {
 	}
 	table := ui.NewTable("NAME", "SOURCE", "LOCAL", "KERNEL", "SIZE", "ON DISK", "AGE")
 	for _, i := range images {
-		table.Row(i.Name, i.Source, yes(i.Local), ui.Or(i.Kernel), sizeOf(i.Size, i.Local), sizeOf(i.Used, i.Local), ui.Age(time.Now(), i.Created))
+		known := i.Local && i.Source != api.ImageBroken
+		if i.Source == api.ImageBroken {
+			fmt.Fprint(d.errs, sentence(&api.Error{Message: i.Detail}))
+		}
+		table.Row(i.Name, i.Source, yes(i.Local), ui.Or(i.Kernel), sizeOf(i.Size, known), sizeOf(i.Used, known), ui.Age(time.Now(), i.Created))
 	}
 	return table.Write(d.out)
 }

@@ -206,7 +206,7 @@ func (s *Store) List() ([]Image, error) {
 			continue // deleted just now
 		}
 		if err != nil {
-			image = Image{Name: name, Local: true, Detail: err.Error()}
+			image = Image{Name: name, Source: api.ImageBroken, Local: true, Detail: err.Error()}
 		}
 		all = append(all, image)
 	}

@@ -211,7 +211,7 @@ func TestBrokenImages(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 			all, err := s.List()
-			if err != nil || len(all) != 2 || !strings.Contains(all[0].Detail, "broken") {
+			if err != nil || len(all) != 2 || all[0].Source != api.ImageBroken || !strings.Contains(all[0].Detail, "broken") {
 				t.Errorf("list: %+v, %v", all, err)
 			}
 			if err := s.Delete(t.Context(), "debian-bookworm"); err != nil {
