@@ -226,9 +226,9 @@ func (a *Agent) setHostKey(c proto.Config) error {
 	)
 }
 
-// setMachineID gives the guest an id of its own. A systemd that is starting has
-// read its id before the agent was asked, or makes one; only a resumed guest,
-// which is long past that, takes another.
+// setMachineID gives the guest an id of its own. A systemd keeps the id that it
+// finds as it starts, or makes one; only a resumed guest, which is long past
+// that, takes another.
 func (a *Agent) setMachineID(c proto.Config) error {
 	starting := !a.events.has(defaultReady)
 	if c.MachineID == "" || a.init == proto.InitSystemd && starting {

@@ -12,8 +12,10 @@ import (
 // leave off while it boots (maxcpus=1); dir is /sys/devices/system/cpu. A guest
 // that can't have one of them says so and lives on.
 //
-// It is done before the agent starts: this takes the kernel's own threads, which
-// get no turn on a single processor that the agent keeps busy.
+// It is done while the agent starts, and before that is preferred. It takes the
+// kernel's own threads, which get no turn beside a preferred program on a single
+// processor; and the new processor measures its delay loop by the first one's
+// ticks, of which an idle one has none.
 func onlineProcessors(dir string) {
 	for n := 1; ; n++ { // the first has no switch
 		err := online(filepath.Join(dir, "cpu"+strconv.Itoa(n), "online"))
