@@ -194,6 +194,9 @@ func (p *Process) Client() *Client { return p.client }
 // group: taps, files and locks are free then.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
+// Ended says whether the process has ended. Done follows a moment later.
+func (p *Process) Ended() bool { return p.held.Ended() }
+
 // Exit is how the process ended: its exit status, or 128+n when signal n
 // ended it. known is false while it runs, and for ever when another daemon
 // had started it: its status went to init.

@@ -196,15 +196,8 @@ func (r *run) farewell() proto.Reason {
 	return r.goodbye
 }
 
-// over says whether the VMM has ended.
-func (r *run) over() bool {
-	select {
-	case <-r.process.Done():
-		return true
-	default:
-		return false
-	}
-}
+// over says whether the VMM has ended, also when nobody has been told yet.
+func (r *run) over() bool { return r.process.Ended() }
 
 // errVMMEnded is the end of a VMM while its guest was waited for.
 var errVMMEnded = errors.New("the VMM ended")
@@ -216,8 +209,7 @@ func (r *run) await(ctx context.Context, wait api.Wait) error {
 		there, trouble, changed := r.reached(wait), r.trouble, r.changed
 		r.mu.Unlock()
 		switch {
-		case r.over():
-			return errVMMEnded
+		case r.over(): // it will be told in a moment
 		case there:
 			return nil
 		case trouble != nil:
