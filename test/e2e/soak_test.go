@@ -174,8 +174,11 @@ func TestManyLives(t *testing.T) {
 	}
 	t.Logf("%d lives in %v", realLives(), time.Since(begun).Round(time.Second))
 	after := p.holds()
-	const more = 16 << 10 // what the Go runtime takes and gives back as it likes
-	if after.files > before.files || after.taps != before.taps || after.goroutines > before.goroutines+2 ||
+	const (
+		more  = 16 << 10 // what the Go runtime takes and gives back as it likes
+		going = 1        // the last life's tap, which goes in the background
+	)
+	if after.files > before.files || after.taps > before.taps+going || after.goroutines > before.goroutines+2 ||
 		after.memory > before.memory+more || after.rules != before.rules {
 		t.Errorf("after %d lives: %+v, before: %+v", realLives(), after, before)
 	}
