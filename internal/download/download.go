@@ -17,7 +17,7 @@ type Request struct {
 	Address string
 	Offset  int64         // how much of the file is there already
 	IfRange string        // the validator of what is there; "": none is known
-	Stall   time.Duration // how long nothing may come
+	Stall   time.Duration // how long nothing may come while it is waited for
 }
 
 // Body is what a server sends of a file. It ends with an error when nothing
@@ -59,7 +59,7 @@ func Get(parent context.Context, r Request) (Body, error) {
 		}
 		return Body{}, &StatusError{response.StatusCode}
 	}
-	body.ReadCloser = watch(ctx, response.Body, cancel, r.Stall)
+	body.ReadCloser = &watched{ctx, response.Body, cancel, r.Stall}
 	return body, nil
 }
 
@@ -90,25 +90,20 @@ type stallError struct{ after time.Duration }
 
 func (e *stallError) Error() string { return fmt.Sprintf("nothing came for %s", e.after) }
 
-// watched is a body that is cut off when nothing comes.
+// watched is a body that is cut off when nothing comes. Only who waits for
+// something counts the time: what becomes of the bytes may take longer.
 type watched struct {
 	ctx    context.Context
 	body   io.ReadCloser
 	cancel context.CancelCauseFunc
 	stall  time.Duration
-	timer  *time.Timer
-}
-
-func watch(ctx context.Context, body io.ReadCloser, cancel context.CancelCauseFunc, stall time.Duration) *watched {
-	return &watched{ctx, body, cancel, stall, time.AfterFunc(stall, func() { cancel(&stallError{stall}) })}
 }
 
 // Read implements [io.Reader].
 func (w *watched) Read(p []byte) (int, error) {
+	timer := time.AfterFunc(w.stall, func() { w.cancel(&stallError{w.stall}) })
+	defer timer.Stop()
 	n, err := w.body.Read(p)
-	if n > 0 {
-		w.timer.Reset(w.stall)
-	}
 	var stalled *stallError
 	if err != nil && errors.As(context.Cause(w.ctx), &stalled) {
 		err = stalled // and not that the context is cancelled, which nobody has asked for
@@ -118,7 +113,6 @@ func (w *watched) Read(p []byte) (int, error) {
 
 // Close implements [io.Closer].
 func (w *watched) Close() error {
-	w.timer.Stop()
 	err := w.body.Close()
 	w.cancel(nil)
 	return err

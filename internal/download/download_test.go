@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -90,4 +91,19 @@ func TestATransferThatStalls(t *testing.T) {
 	if string(got) != text || err == nil || errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "nothing came for 50ms") {
 		t.Errorf("%q, %v", got, err)
 	}
+}
+
+// Who unpacks what comes may be slow: that is no fault of the server.
+func TestAReaderThatTakesItsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		body := &watched{ctx, io.NopCloser(strings.NewReader(text)), cancel, time.Minute}
+		for i := range text {
+			if n, err := body.Read(make([]byte, 1)); n != 1 || err != nil || context.Cause(ctx) != nil {
+				t.Fatalf("byte %d: %v, %v", i, err, context.Cause(ctx))
+			}
+			time.Sleep(2 * time.Minute)
+		}
+		body.Close()
+	})
 }
