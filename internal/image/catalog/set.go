@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"sync"
 	"time"
 
@@ -83,7 +84,10 @@ func (s *Set) entries(ctx context.Context, source string) ([]Entry, error) {
 	if r, ok := s.read[source]; ok && time.Since(r.at) < fresh {
 		return r.entries, nil
 	}
-	entries, err := readSource(ctx, source)
+	entries, err := readSource(ctx, source, readTimeout)
+	if err != nil && ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
 	if err != nil {
 		return nil, unreadable(source, err)
 	}
@@ -102,17 +106,25 @@ func unreadable(source string, err error) error {
 		Hint: "look at `catalogs` in config.toml; if that is right, tell who keeps the catalog",
 	}
 	var cause *api.Error
+	var local *fs.PathError
+	switch {
+	case errors.As(err, &cause):
+		told.Kind = cause.Kind
+	case errors.As(err, &local):
+		told.Kind = api.KindHost
+	}
 	switch {
 	case errors.Is(err, ErrNewer):
 		told.Hint = "get a newer banger, or take it out of `catalogs` in config.toml"
-	case errors.As(err, &cause) && cause.Kind == api.KindUnreachable:
-		told.Kind, told.Hint = cause.Kind, cause.Hint
+	case told.Kind == api.KindUnreachable:
+		told.Hint = cause.Hint
 	}
 	return told
 }
 
-func readSource(ctx context.Context, source string) ([]Entry, error) {
-	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+func readSource(ctx context.Context, source string, timeout time.Duration) ([]Entry, error) {
+	slow := fmt.Errorf("it takes longer than %s", timeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, slow)
 	defer cancel()
 	r, err := Open(ctx, source)
 	if err != nil {
@@ -120,6 +132,9 @@ func readSource(ctx context.Context, source string) ([]Entry, error) {
 	}
 	defer r.Close()
 	text, err := io.ReadAll(io.LimitReader(r, maxFile+1))
+	if errors.Is(err, slow) {
+		return nil, unreachable(source, err)
+	}
 	if err != nil {
 		return nil, err
 	}

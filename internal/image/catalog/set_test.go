@@ -1,14 +1,17 @@
 package catalog
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/banger-vm/banger/api"
 )
@@ -80,8 +83,9 @@ func TestUnreadableCatalogs(t *testing.T) {
 		kind api.Kind
 		hint string
 	}{
-		filepath.Join(t.TempDir(), "none.json"): {api.KindUntrusted, "`catalogs` in config.toml"},
-		server.URL + "/catalog.json":            {api.KindUntrusted, "`catalogs` in config.toml"},
+		filepath.Join(t.TempDir(), "none.json"): {api.KindNotFound, "`catalogs` in config.toml"},
+		t.TempDir():                             {api.KindHost, "`catalogs` in config.toml"},
+		server.URL + "/catalog.json":            {api.KindNotFound, "`catalogs` in config.toml"},
 		gone.URL + "/catalog.json":              {api.KindUnreachable, "look at the network"},
 		newer:                                   {api.KindUntrusted, "get a newer banger"},
 	} {
@@ -90,6 +94,39 @@ func TestUnreadableCatalogs(t *testing.T) {
 		if !errors.As(err, &told) || told.Kind != want.kind || !strings.Contains(told.Hint, want.hint) || !strings.Contains(told.Message, source) {
 			t.Errorf("%s: %v (%+v)", source, err, told)
 		}
+	}
+}
+
+// silent is a server that begins a catalog and says no more.
+func silent(t *testing.T) (address string, asked <-chan struct{}) {
+	t.Helper()
+	begun := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, "{")
+		_ = http.NewResponseController(w).Flush()
+		close(begun)
+		<-r.Context().Done()
+	}))
+	t.Cleanup(server.Close)
+	return server.URL + "/catalog.json", begun
+}
+
+func TestASlowCatalog(t *testing.T) {
+	source, _ := silent(t)
+	_, err := readSource(t.Context(), source, 50*time.Millisecond)
+	var told *api.Error
+	if err == nil || !errors.As(unreadable(source, err), &told) || told.Kind != api.KindUnreachable || !strings.Contains(told.Hint, "look at the network") || !strings.Contains(told.Message, "longer than 50ms") {
+		t.Errorf("%v (%+v)", err, told)
+	}
+}
+
+// Who has interrupted it need not be told what is wrong with the catalog.
+func TestInterruptedReading(t *testing.T) {
+	source, asked := silent(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { <-asked; cancel() }()
+	if _, _, err := (&Set{Sources: []string{source}}).Find(ctx, "a"); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
 	}
 }
 
