@@ -56,6 +56,9 @@ func (v *machine) stop(ctx context.Context, req api.StopRequest, report progress
 	}
 	s := v.m.steps(report)
 	err := s.do(ctx, "stop.record", func() error { return v.become(api.StateStopping, "") })
+	if r.over() { // by itself, and its record says how, or is about to
+		return errors.Join(v.clearedAway(ctx, r), v.stayDown())
+	}
 	if err != nil {
 		return err
 	}
@@ -77,7 +80,11 @@ func (v *machine) stop(ctx context.Context, req api.StopRequest, report progress
 		if !req.Force {
 			reason = fmt.Sprintf("its guest did not shut down within %v", or(req.Timeout, stopTimeout))
 		}
-		return errors.Join(v.become(api.StateStopping, reason), v.kill(ctx, r))
+		err := v.become(api.StateStopping, reason)
+		if r.over() { // by itself meanwhile
+			return v.clearedAway(ctx, r)
+		}
+		return errors.Join(err, v.kill(ctx, r))
 	})
 }
 
@@ -118,7 +125,12 @@ func (v *machine) keepRunning(r *run) error {
 	if !r.over() {
 		return v.become(api.StateRunning, "its stop was interrupted")
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), killTimeout)
+	return v.clearedAway(context.Background(), r)
+}
+
+// clearedAway waits for the end of a VMM that is over to be dealt with.
+func (v *machine) clearedAway(ctx context.Context, r *run) error {
+	ctx, cancel := context.WithTimeout(ctx, killTimeout)
 	defer cancel()
 	return v.awaitSettled(ctx, r)
 }
