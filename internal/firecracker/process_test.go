@@ -338,7 +338,7 @@ func TestWhatAVMMIsGiven(t *testing.T) {
 	if session, err := unix.Getsid(pid); err != nil || session != pid {
 		t.Errorf("its session is %d (%v), not its own, %d", session, err, pid)
 	}
-	for fd, path := range map[string]string{"cwd": s.Dir, "fd/0": os.DevNull, "fd/2": filepath.Join(s.Dir, firecracker.ErrorLog), "fd/3": lock.Name()} {
+	for fd, path := range map[string]string{"cwd": s.Dir, "fd/0": os.DevNull, "fd/2": filepath.Join(s.Dir, firecracker.ErrorLog), "fd/3": lock.Name(), "fd/4": filepath.Join(s.Dir, firecracker.DefaultLog)} {
 		if got, err := os.Readlink(fmt.Sprintf("/proc/%d/%s", pid, fd)); err != nil || got != path {
 			t.Errorf("its %s is %s (%v), not %s", fd, got, err, path)
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -89,6 +90,9 @@ func (s Spawn) start(ctx context.Context) (*Process, error) {
 		return nil, err
 	}
 	defer log.Close()
+	// A VMM that opens its log for writing only would be left without a reader, and
+	// killed by its first word.
+	s.Hold = append(slices.Clone(s.Hold), log)
 	p, err := s.launch(dir)
 	if err != nil {
 		return nil, err
