@@ -25,6 +25,8 @@ import (
 type linux struct {
 	log   *slog.Logger
 	rules *ruleset.Kernel
+	// counts says whether the rules that are there count guests' connections.
+	counts bool
 }
 
 func newLinux(log *slog.Logger) *linux { return &linux{log: log, rules: &ruleset.Kernel{}} }
@@ -268,6 +270,7 @@ func neighbour(bridge int, l Lease) *netlink.Neigh {
 // count them.
 func (h *linux) replaceRules(tables []ruleset.Table) error {
 	err := h.rules.Replace(tables)
+	h.counts = err == nil
 	if ruleset.Missing(err) {
 		if err = h.rules.Replace(uncounted(tables)); err == nil {
 			h.log.Warn("this kernel cannot limit how many connections a guest has (CONFIG_NFT_CONNLIMIT)")
@@ -295,6 +298,9 @@ func (c connectionsOf) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
 
 // trimConnections is for rules that are new and know of no connection yet.
 func (h *linux) trimConnections(c Config, most uint32) {
+	if !h.counts {
+		return
+	}
 	beyond := excess{guests: c.Addr.Masked(), most: int(most), seen: map[netip.Addr]int{}}
 	if _, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, beyond); err != nil {
 		h.log.Warn("guests may keep more connections than they may have", "error", err)
