@@ -1,13 +1,13 @@
 package daemon
 
 import (
-	"bytes"
 	"encoding/json"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/banger-vm/banger/api"
@@ -46,7 +46,7 @@ func TestAPanicIsAnsweredAndLogged(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var log bytes.Buffer
+			var log shared
 			d := &Daemon{Log: slog.New(slog.NewTextHandler(&log, nil))}
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				answer := &answered{ResponseWriter: w}
@@ -74,4 +74,22 @@ func TestAPanicIsAnsweredAndLogged(t *testing.T) {
 			}
 		})
 	}
+}
+
+// shared is a log that is read while somebody may still write.
+type shared struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (s *shared) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.Write(p)
+}
+
+func (s *shared) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.String()
 }

@@ -51,7 +51,7 @@ func Begin(ctx context.Context, w http.ResponseWriter, log *slog.Logger) (contex
 	log = log.With("op", id)
 	return ctx, &Op{
 		ID: id, Log: log, begun: time.Now(), encoder: json.NewEncoder(w), control: http.NewResponseController(w),
-		unwatch: context.AfterFunc(ctx, func() { log.Info("its client is gone") }),
+		unwatch: context.AfterFunc(ctx, func() { log.Info("its client is gone", "why", context.Cause(ctx)) }),
 	}
 }
 
