@@ -8,7 +8,6 @@
 package image
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -289,7 +288,9 @@ func (i *Image) measure() error {
 		return fmt.Errorf("%s: %v", i.Rootfs, err)
 	}
 	i.Size = info.Size
-	i.MaxDisk = min(cmp.Or(i.MaxDisk, info.MaxDisk), info.MaxDisk) // a bundle may say anything
+	if i.MaxDisk <= 0 || i.MaxDisk > info.MaxDisk { // a bundle may say anything
+		i.MaxDisk = info.MaxDisk
+	}
 	stat, err := os.Stat(i.Rootfs)
 	if err != nil {
 		return err

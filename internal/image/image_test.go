@@ -144,7 +144,12 @@ func manage(t *testing.T, s *Store, name string) {
 	if err := os.Rename(filesystem(t), filepath.Join(dir, rootfsFile)); err != nil {
 		t.Fatal(err)
 	}
-	data, err := json.Marshal(record{Name: name, Source: SourceCatalog, Kernel: "k", MaxDisk: ext4.MaxDisk, Config: Config{WorkingDir: "/srv"}})
+	putRecord(t, dir, record{Name: name, Source: SourceCatalog, Kernel: "k", MaxDisk: ext4.MaxDisk, Config: Config{WorkingDir: "/srv"}})
+}
+
+func putRecord(t *testing.T, dir string, r record) {
+	t.Helper()
+	data, err := json.Marshal(r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -187,8 +192,11 @@ func TestHowFarAFilesystemGrows(t *testing.T) {
 	if _, err := rootfs.WriteAt([]byte{0x02}, sparseSuper2At); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := s.Get(t.Context(), "base"); err != nil || got.MaxDisk != got.Size {
-		t.Errorf("%+v, %v", got, err)
+	for _, said := range []int64{0, -1, ext4.MaxDisk} {
+		putRecord(t, filepath.Join(s.Dir, "base"), record{Name: "base", Source: SourceBundle, Kernel: "k", MaxDisk: said})
+		if got, err := s.Get(t.Context(), "base"); err != nil || got.MaxDisk != got.Size {
+			t.Errorf("said to grow to %d: %+v, %v", said, got, err)
+		}
 	}
 }
 
