@@ -76,8 +76,8 @@ func (m *Manager) Create(ctx context.Context, req api.CreateRequest, report prog
 	if err != nil {
 		return api.VM{}, err
 	}
-	if base.MaxDisk > 0 && spec.DiskMiB<<20 > base.MaxDisk {
-		return api.VM{}, bad(fmt.Sprintf("image %s can't grow to a disk of %d MiB", spec.Image, spec.DiskMiB), fmt.Sprintf("use --disk %dM or less", base.MaxDisk>>20))
+	if most := largestDiskMiB(base); spec.DiskMiB > most {
+		return api.VM{}, bad(fmt.Sprintf("image %s can't grow to a disk of %d MiB", spec.Image, spec.DiskMiB), fmt.Sprintf("use --disk %dM or less", most))
 	}
 	spec.Kernel = or(or(spec.Kernel, base.Kernel), m.Defaults.Kernel)
 	err = s.do(ctx, "create.kernel", func() error {

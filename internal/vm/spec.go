@@ -6,6 +6,7 @@ import (
 	"regexp"
 
 	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/image"
 )
 
 // The limits of a VM. Firecracker runs at most 32 vCPUs; below the smallest
@@ -50,6 +51,13 @@ func resolve(req api.CreateRequest, d Defaults) (string, Spec, error) {
 		return "", Spec{}, bad(fmt.Sprintf("cannot wait for %q", spec.Wait), "use --wait agent or --wait system")
 	}
 	return req.Name, spec, nil
+}
+
+// largestDiskMiB gives the largest disk over an image. A filesystem that does
+// not grow has one too: where no disk is as small as it is, the guest leaves the
+// rest alone.
+func largestDiskMiB(base image.Image) int64 {
+	return max(base.MaxDisk>>20, (base.Size+1<<20-1)>>20, minDiskMiB)
 }
 
 func or[T comparable](value, otherwise T) T {

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/image"
 )
 
 var defaults = Defaults{Image: "debian-bookworm", Kernel: "generic-6.12", VCPUs: 2, MemoryMiB: 1024, DiskMiB: 20 << 10}
@@ -38,6 +39,25 @@ func TestResolveRefuses(t *testing.T) {
 		var told *api.Error
 		if !errors.As(err, &told) || told.Kind != api.KindBadRequest || told.Hint == "" {
 			t.Errorf("%s: err = %v, want a bad request with a hint", name, err)
+		}
+	}
+}
+
+func TestTheLargestDiskOverAnImage(t *testing.T) {
+	const mib = 1 << 20
+	for name, test := range map[string]struct {
+		base image.Image
+		want int64
+	}{
+		"it grows":                              {image.Image{Size: 600 * mib, MaxDisk: 8 << 40}, maxDiskMiB},
+		"it grows to no whole MiB":              {image.Image{Size: 600 * mib, MaxDisk: 4<<40 - 1024}, 4<<20 - 1},
+		"it does not grow":                      {image.Image{Size: 600 * mib, MaxDisk: 600 * mib}, 600},
+		"it does not grow, and is no whole MiB": {image.Image{Size: 600*mib + 4096, MaxDisk: 600*mib + 4096}, 601},
+		"it does not grow, and is small":        {image.Image{Size: 64 * mib, MaxDisk: 64 * mib}, minDiskMiB},
+		"it says that it grows to less":         {image.Image{Size: 600 * mib, MaxDisk: 1}, 600},
+	} {
+		if got := largestDiskMiB(test.base); got != test.want {
+			t.Errorf("%s: %d MiB; want %d", name, got, test.want)
 		}
 	}
 }

@@ -187,12 +187,16 @@ func TestParseSuperblock(t *testing.T) {
 		t.Error("a superblock without magic was accepted")
 	}
 	binary.LittleEndian.PutUint16(super[0x38:], 0xef53)
-	if got, err := parseSuperblock(super); err != nil || got != (extent{262144, 4096}) {
+	if got, err := parseSuperblock(super); err != nil || got != (extent{262144, 4096, false}) {
 		t.Errorf("%+v, %v", got, err)
 	}
 	binary.LittleEndian.PutUint32(super[0x60:], 0x80)
 	if got, err := parseSuperblock(super); err != nil || got.blocks != 1<<32|262144 {
 		t.Errorf("64 bits: %+v, %v", got, err)
+	}
+	binary.LittleEndian.PutUint32(super[0x5c:], 0x200)
+	if got, err := parseSuperblock(super); err != nil || !got.fixed {
+		t.Errorf("sparse_super2: %+v, %v", got, err)
 	}
 }
 

@@ -130,7 +130,7 @@ func revalidate(dev *os.File, header dmsnapshot.Header) error {
 }
 
 // mountRoot mounts the disk's ext4 filesystem, replaying its journal, and grows
-// it to the disk's size.
+// it to the disk's size, unless it is one that Linux grows not at all.
 //
 // The inode tables of new groups lie on blocks that read as zeros anyway, and
 // the kernel must not fill the host's disk by zeroing them: not in the
@@ -142,7 +142,7 @@ func mountRoot(root rootDisk) error {
 	if err != nil {
 		return err
 	}
-	grows := root.bytes > have.bytes()
+	grows := root.bytes > have.bytes() && !have.fixed
 	options := quietTables
 	if grows {
 		options = ""
@@ -166,7 +166,10 @@ func settleRoot() error {
 }
 
 // extent is the size of an ext4 filesystem.
-type extent struct{ blocks, blockSize uint64 }
+type extent struct {
+	blocks, blockSize uint64
+	fixed             bool // Linux does not grow it while it is mounted
+}
 
 func (e extent) bytes() uint64 { return e.blocks * e.blockSize }
 
@@ -188,13 +191,14 @@ func filesystemSize(device string) (extent, error) {
 func parseSuperblock(super []byte) (extent, error) {
 	const (
 		magic         = 0xef53
-		featureBits64 = 0x80
+		featureBits64 = 0x80  // of the incompatible ones
+		sparseSuper2  = 0x200 // of the compatible ones
 	)
 	word := func(at int) uint64 { return uint64(binary.LittleEndian.Uint32(super[at:])) }
 	if binary.LittleEndian.Uint16(super[0x38:]) != magic || word(0x18) > 6 {
 		return extent{}, errors.New("cannot mount the root filesystem: it is no ext4 filesystem")
 	}
-	size := extent{blocks: word(0x4), blockSize: 1024 << word(0x18)}
+	size := extent{blocks: word(0x4), blockSize: 1024 << word(0x18), fixed: word(0x5c)&sparseSuper2 != 0}
 	if word(0x60)&featureBits64 != 0 {
 		size.blocks |= word(0x150) << 32
 	}
