@@ -302,10 +302,11 @@ func (f *first) Read(p []byte) (int, error) {
 }
 
 // TestTheNextCopyWaits has a copy under way, and the same again: the first dies,
-// which nobody has seen yet, or comes to its end.
+// which nobody has seen yet, or comes to its end, or leaves nothing to go on with.
 func TestTheNextCopyWaits(t *testing.T) {
 	t.Run("dies", func(t *testing.T) { nextWaits(t, io.ErrUnexpectedEOF) })
 	t.Run("ends", func(t *testing.T) { nextWaits(t, nil) })
+	t.Run("fails", func(t *testing.T) { nextWaits(t, proto.ErrFrame) })
 }
 
 func nextWaits(t *testing.T, end error) {
@@ -343,7 +344,7 @@ func nextWaits(t *testing.T, end error) {
 	go func() { done <- receive(next) }()
 	<-next.came
 	one.until <- end
-	if err := <-over; errors.Is(err, filetree.ErrLost) != (end != nil) {
+	if err := <-over; (err == nil) != (end == nil) || errors.Is(err, filetree.ErrLost) != (end == io.ErrUnexpectedEOF) {
 		t.Errorf("the first: %v", err)
 	}
 	check(t, <-done)

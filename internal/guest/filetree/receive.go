@@ -333,13 +333,18 @@ func (p *part) open(flags int) error {
 const handOver = 10 * time.Second
 
 // lock takes a file for this copy alone: it waits until another lets go, or is
-// out of patience and closes the file.
+// out of patience and closes the file. Nothing ends a wait for a lock but the
+// lock, so a thread of one that gave up stays until the other copy's end.
 func lock(file *os.File, patience <-chan time.Time) error {
 	var err error
 	done := make(chan struct{})
 	go func() {
-		err = unix.Flock(int(file.Fd()), unix.LOCK_EX)
-		close(done)
+		defer close(done)
+		for {
+			if err = unix.Flock(int(file.Fd()), unix.LOCK_EX); !errors.Is(err, unix.EINTR) {
+				return
+			}
+		}
 	}()
 	select {
 	case <-done:
@@ -349,7 +354,7 @@ func lock(file *os.File, patience <-chan time.Time) error {
 		}
 		return nil
 	case <-patience:
-		go func() { // nothing ends a wait for a lock but the lock
+		go func() {
 			<-done
 			file.Close()
 		}()
@@ -387,9 +392,10 @@ func (p *part) skip(n int64) error {
 	return p.file.Truncate(p.off)
 }
 
-// drop takes the part away, unless it is worth to be gone on with.
+// drop takes the part away, unless it is worth to be gone on with. It is locked
+// until then: the next copy would go on with a file that has no name any more.
 func (p *part) drop(why error) {
-	p.file.Close()
+	defer p.file.Close()
 	if !p.keep || !errors.Is(why, ErrLost) {
 		_ = p.dir.Remove(p.name)
 	}
@@ -398,6 +404,7 @@ func (p *part) drop(why error) {
 // place puts the whole file where it belongs. It is closed before, since some
 // filesystems say only then that they have no room, and locked until it is there.
 func (p *part) place(name string, e proto.Entry) error {
+	defer p.file.Close() // again, unless there was no descriptor for the lock
 	locked, err := unix.FcntlInt(p.file.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	if err == nil {
 		defer unix.Close(locked)
