@@ -116,7 +116,9 @@ func boot() error {
 		return err
 	}
 	mark("agent started")
-	onlineProcessors("/sys/devices/system/cpu")
+	for _, err := range onlineProcessors("/sys/devices/system/cpu") {
+		mark(err.Error())
+	}
 	agent.prefer()
 	if err := settleRoot(); err != nil {
 		return err

@@ -59,11 +59,32 @@ func TestOnlineProcessors(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	onlineProcessors(dir)
+	if errs := onlineProcessors(dir); errs != nil {
+		t.Error(errs)
+	}
 	for _, n := range []string{"1", "2", "3"} {
 		if state, err := os.ReadFile(filepath.Join(dir, "cpu"+n, "online")); err != nil || strings.TrimSpace(string(state)) != "1" {
 			t.Errorf("processor %s is %q, %v", n, state, err)
 		}
+	}
+}
+
+// TestProcessorsWithoutASwitch has a kernel that can't add processors, which is
+// no trouble where all work already.
+func TestProcessorsWithoutASwitch(t *testing.T) {
+	dir := t.TempDir()
+	for _, cpu := range []string{"cpu0", "cpu1"} {
+		if err := os.Mkdir(filepath.Join(dir, cpu), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(t, dir, "offline", "\n")
+	if errs := onlineProcessors(dir); errs != nil {
+		t.Errorf("all work: %v", errs)
+	}
+	write(t, dir, "offline", "1\n")
+	if errs := onlineProcessors(dir); len(errs) != 1 || !strings.Contains(errs[0].Error(), "CONFIG_HOTPLUG_CPU") {
+		t.Errorf("one is off: %v", errs)
 	}
 }
 
