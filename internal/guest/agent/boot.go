@@ -77,7 +77,26 @@ func runVsock(a *Agent) error {
 		return fmt.Errorf("cannot listen on vsock: %w", err)
 	}
 	go a.greet(func() (net.Conn, error) { return vsock.Dial(vsock.Host, proto.HelloPort, nil) })
-	return a.Serve(l)
+	return a.Serve(hostOnly{l})
+}
+
+// hostOnly lets nobody in but the host: where the image has loaded the kernel's
+// vsock loopback, the guest's own programs reach this listener too.
+type hostOnly struct{ net.Listener }
+
+func (l hostOnly) Accept() (net.Conn, error) {
+	for {
+		conn, err := l.Listener.Accept()
+		if err != nil || isHost(conn.RemoteAddr()) {
+			return conn, err
+		}
+		conn.Close()
+	}
+}
+
+func isHost(addr net.Addr) bool {
+	peer, ok := addr.(*vsock.Addr)
+	return ok && peer.ContextID == vsock.Host
 }
 
 // hasVsock says whether there is a device, not only the kernel's module.

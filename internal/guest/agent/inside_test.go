@@ -5,11 +5,13 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/mdlayher/vsock"
 	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 
@@ -74,6 +76,50 @@ func TestTakesSignal(t *testing.T) {
 	}
 	if takesSignal("/no/such/file", 1) {
 		t.Error("a process that is not there takes a signal")
+	}
+}
+
+// callers is a listener that gives connections of some addresses, then ends.
+type callers struct {
+	net.Listener
+	from []net.Addr
+	gone []net.Addr // whose connections were closed
+}
+
+type caller struct {
+	net.Conn
+	from net.Addr
+	l    *callers
+}
+
+func (c caller) RemoteAddr() net.Addr { return c.from }
+
+func (c caller) Close() error {
+	c.l.gone = append(c.l.gone, c.from)
+	return nil
+}
+
+func (l *callers) Accept() (net.Conn, error) {
+	if len(l.from) == 0 {
+		return nil, net.ErrClosed
+	}
+	next := caller{from: l.from[0], l: l}
+	l.from = l.from[1:]
+	return next, nil
+}
+
+// TestHostOnly has a guest's own program call by vsock's loopback, others, and
+// then the host.
+func TestHostOnly(t *testing.T) {
+	others := []net.Addr{&vsock.Addr{ContextID: vsock.Local}, &vsock.Addr{ContextID: 3}, &vsock.Addr{}, &net.TCPAddr{}}
+	host := &vsock.Addr{ContextID: vsock.Host, Port: 1}
+	l := &callers{from: append(others, host)}
+	conn, err := hostOnly{l}.Accept()
+	if err != nil || conn.RemoteAddr() != host || len(l.gone) != len(others) {
+		t.Errorf("%v, %v; closed: %v", conn, err, l.gone)
+	}
+	if _, err := (hostOnly{l}).Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("a closed listener: %v", err)
 	}
 }
 
