@@ -187,7 +187,8 @@ func (s *sshd) start() error {
 }
 
 // serve starts the server and waits until it listens, which it does a moment
-// after the program that started it has ended. Then it writes /run/sshd.pid.
+// after the program that started it has ended. Then it writes /run/sshd.pid; one
+// that has its file elsewhere is found when the time is over.
 func (s *sshd) serve() error {
 	changes, err := newWatch(s.agent.path("/run"))
 	if err != nil {
@@ -200,14 +201,15 @@ func (s *sshd) serve() error {
 	if err := changes.limit(time.Now().Add(listenLimit)); err != nil {
 		return err
 	}
-	for {
+	for waiting := true; ; {
 		conn, err := net.DialTimeout("tcp", s.addr, sshdTimeout)
 		if err == nil {
 			return conn.Close()
 		}
-		if changes.next() != nil {
+		if !waiting {
 			return fmt.Errorf("it was started and does not listen: %w", err)
 		}
+		waiting = changes.next() == nil
 	}
 }
 
