@@ -227,8 +227,9 @@ func (a *Agent) setHostKey(c proto.Config) error {
 }
 
 // setMachineID gives the guest an id of its own. A systemd keeps the id that it
-// finds as it starts, or makes one; only a resumed guest, which is long past
-// that, takes another.
+// finds as it starts, or makes one. It mostly starts after this, but not surely:
+// banger-init waits two seconds for it, and no longer. So only a resumed guest,
+// whose systemd is long past that, takes another.
 func (a *Agent) setMachineID(c proto.Config) error {
 	starting := !a.events.has(defaultReady)
 	if c.MachineID == "" || a.init == proto.InitSystemd && starting {
