@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/mdlayher/vsock"
 	"golang.org/x/sys/unix"
@@ -76,6 +77,19 @@ func TestTakesSignal(t *testing.T) {
 	}
 	if takesSignal("/no/such/file", 1) {
 		t.Error("a process that is not there takes a signal")
+	}
+}
+
+// TestPatience is about agents that hang: nobody waits for a word that the guest
+// is up, and its shutdown does for a goodbye.
+func TestPatience(t *testing.T) {
+	for word, want := range map[string]time.Duration{
+		"default": notifyTimeout, "system": notifyTimeout, "nonsense": notifyTimeout,
+		"poweroff": notifyGoodbyeTimeout, "reboot": notifyGoodbyeTimeout, "halt": notifyGoodbyeTimeout,
+	} {
+		if got := patience(word); got != want {
+			t.Errorf("%s may take %v", word, got)
+		}
 	}
 }
 

@@ -21,8 +21,12 @@ import (
 const goodbyeTimeout = time.Second
 
 // notifyTimeout bounds one notification, which is one line each way. On a host
-// that is short of processors even that has taken seconds.
-const notifyTimeout = time.Minute
+// that is short of processors even that has taken seconds. A goodbye has less:
+// the guest's own shutdown waits for it, also when the agent hangs.
+const (
+	notifyTimeout        = time.Minute
+	notifyGoodbyeTimeout = 5 * time.Second
+)
 
 var (
 	defaultReady = proto.Event{Kind: proto.EventReady, Stage: proto.StageDefault}
@@ -45,12 +49,13 @@ var words = map[string][]proto.Event{
 // `banger-vsock-agent notify <word>` does. It returns when the agent has passed
 // it on.
 func Notify(socket, word string) error {
-	conn, err := net.DialTimeout("unix", socket, notifyTimeout)
+	end := time.Now().Add(patience(word))
+	conn, err := (&net.Dialer{Deadline: end}).Dial("unix", socket)
 	if err != nil {
 		return fmt.Errorf("cannot reach the agent: %w", err)
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(notifyTimeout)); err != nil {
+	if err := conn.SetDeadline(end); err != nil {
 		return fmt.Errorf("cannot bound the call of the agent: %w", err)
 	}
 	if _, err := fmt.Fprintln(conn, word); err != nil {
@@ -64,6 +69,16 @@ func Notify(socket, word string) error {
 		return fmt.Errorf("the agent refused %q: %s", word, text)
 	}
 	return nil
+}
+
+// patience is how long a word may take.
+func patience(word string) time.Duration {
+	for _, event := range words[word] {
+		if event.Kind == proto.EventGoodbye {
+			return notifyGoodbyeTimeout
+		}
+	}
+	return notifyTimeout
 }
 
 // ListenNotify opens the socket for Notify, for the agent's own user (root)
