@@ -8,6 +8,7 @@ package buildcontext
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -43,16 +44,17 @@ type Context struct {
 
 // Open finds the Dockerfile of a directory, or the one at file, which - reads
 // from stdin. The directory - is a context that comes from stdin. Errors are
-// *api.Error of kind bad-request.
-func Open(dir, file string, stdin io.Reader) (*Context, error) {
+// *api.Error of kind bad-request, or ctx's when it ends first: stdin may say
+// nothing for long.
+func Open(ctx context.Context, dir, file string, stdin io.Reader) (*Context, error) {
 	if dir == "-" {
-		return openStream(file, stdin)
+		return openStream(ctx, file, stdin)
 	}
 	if err := checkDir(dir); err != nil {
 		return nil, err
 	}
 	c := &Context{Dir: dir}
-	path, err := c.readDockerfile(file, stdin)
+	path, err := c.readDockerfile(ctx, file, stdin)
 	if err != nil {
 		return nil, err
 	}
@@ -62,15 +64,37 @@ func Open(dir, file string, stdin io.Reader) (*Context, error) {
 	return c, c.readIgnore(path)
 }
 
-func openStream(file string, stdin io.Reader) (*Context, error) {
+func openStream(ctx context.Context, file string, stdin io.Reader) (*Context, error) {
 	if file == "-" {
 		return nil, bad("give the directory, or put the Dockerfile into the archive", "standard input can't be both the context and the Dockerfile")
 	}
 	all := bufio.NewReader(stdin)
-	if _, err := all.Peek(1); err != nil {
+	_, err := until(ctx, func() ([]byte, error) { return all.Peek(1) })
+	switch {
+	case ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	case err != nil:
 		return nil, bad("like `tar c . | banger image build -t app -`, or a Dockerfile that needs no files", "there is no context on standard input: %v", err)
 	}
 	return &Context{Stream: all, File: file}, nil
+}
+
+// until reads, and leaves the reading to itself when ctx ends: a read of a pipe
+// is not to be interrupted.
+func until(ctx context.Context, read func() ([]byte, error)) ([]byte, error) {
+	var data []byte
+	done := make(chan error, 1)
+	go func() {
+		var err error
+		data, err = read()
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		return data, err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 }
 
 func bad(hint, format string, args ...any) error {
@@ -91,10 +115,10 @@ func checkDir(dir string) error {
 }
 
 // readDockerfile gives the Dockerfile's path too.
-func (c *Context) readDockerfile(file string, stdin io.Reader) (path string, err error) {
+func (c *Context) readDockerfile(ctx context.Context, file string, stdin io.Reader) (path string, err error) {
 	switch {
 	case file == "-":
-		c.Dockerfile, err = readAll(stdin, "the Dockerfile on standard input")
+		c.Dockerfile, err = until(ctx, func() ([]byte, error) { return readAll(stdin, "the Dockerfile on standard input") })
 		return "-", err
 	case file != "":
 		c.Dockerfile, err = readFile(file)

@@ -1,6 +1,7 @@
 package buildcontext
 
 import (
+	"context"
 	"errors"
 	"io"
 	"os"
@@ -42,7 +43,7 @@ func TestTheDockerfileAndItsIgnoreFile(t *testing.T) {
 		"standard input":   {"app", "-", "FROM stdin", "of-the-context"},
 		"nothing to leave": {"bare", "", "FROM bare", ""},
 	} {
-		c, err := Open(filepath.Join(dir, tt.context), tt.file, strings.NewReader("FROM stdin"))
+		c, err := Open(t.Context(), filepath.Join(dir, tt.context), tt.file, strings.NewReader("FROM stdin"))
 		if err != nil || string(c.Dockerfile) != tt.dockerfile || string(c.Ignore) != tt.ignore {
 			t.Errorf("%s: %+v, %v", name, c, err)
 		}
@@ -64,21 +65,21 @@ func TestWhatCanNotBeBuilt(t *testing.T) {
 		"a bad pattern": {"bad", "", "what to ignore"},
 		"not that one":  {"bad", filepath.Join(dir, "nosuch"), "no such file"},
 	} {
-		_, err := Open(filepath.Join(dir, tt.context), tt.file, strings.NewReader(""))
+		_, err := Open(t.Context(), filepath.Join(dir, tt.context), tt.file, strings.NewReader(""))
 		var told *api.Error
 		if !errors.As(err, &told) || told.Kind != api.KindBadRequest || !strings.Contains(told.Message, tt.says) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	for _, url := range []string{"https://example.test/repo.git", "git@example.test:repo"} {
-		if _, err := Open(url, "", nil); err == nil || !strings.Contains(err.Error(), "a directory of this host") {
+		if _, err := Open(t.Context(), url, "", nil); err == nil || !strings.Contains(err.Error(), "a directory of this host") {
 			t.Errorf("%s: %v", url, err)
 		}
 	}
 }
 
 func TestAContextFromStandardInput(t *testing.T) {
-	c, err := Open("-", "docker/Dockerfile", strings.NewReader("FROM x"))
+	c, err := Open(t.Context(), "-", "docker/Dockerfile", strings.NewReader("FROM x"))
 	if err != nil || c.File != "docker/Dockerfile" || c.Dir != "" {
 		t.Fatalf("%+v, %v", c, err)
 	}
@@ -89,7 +90,7 @@ func TestAContextFromStandardInput(t *testing.T) {
 		"nothing":         {"", "", "no context on standard input"},
 		"two of one pipe": {"-", "FROM x", "can't be both"},
 	} {
-		_, err := Open("-", tt.file, strings.NewReader(tt.input))
+		_, err := Open(t.Context(), "-", tt.file, strings.NewReader(tt.input))
 		var told *api.Error
 		if !errors.As(err, &told) || told.Kind != api.KindBadRequest || !strings.Contains(told.Message, tt.says) {
 			t.Errorf("%s: %v", name, err)
@@ -97,10 +98,32 @@ func TestAContextFromStandardInput(t *testing.T) {
 	}
 }
 
+// A pipe whose writer says nothing holds nobody who wants out.
+func TestASilentStandardInput(t *testing.T) {
+	for name, tt := range map[string]struct{ context, file string }{
+		"the context":    {"-", ""},
+		"the Dockerfile": {t.TempDir(), "-"},
+	} {
+		stdin, writer := io.Pipe()
+		ctx, cancel := context.WithCancel(t.Context())
+		asked := make(chan struct{})
+		go func() { <-asked; cancel() }()
+		if _, err := Open(ctx, tt.context, tt.file, io.MultiReader(&signal{asked}, stdin)); !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: %v", name, err)
+		}
+		writer.Close()
+	}
+}
+
+// signal is an empty file that tells that it is read.
+type signal struct{ read chan struct{} }
+
+func (s *signal) Read([]byte) (int, error) { close(s.read); return 0, io.EOF }
+
 func TestWhatIsIgnored(t *testing.T) {
 	files := map[string]string{"Dockerfile": "FROM x", "main.go": "12345", "node_modules/a/b": "12345", "secret.pem": "12345", "docs/a.md": "12345", "docs/keep.md": "12345", "log/x/y/keep": "1"}
 	files[".dockerignore"] = "# what stays here\nnode_modules\n/*.pem\ndocs\n!docs/keep.md\nlog/**\n!log/*/*/keep\n"
-	c, err := Open(tree(t, files), "", nil)
+	c, err := Open(t.Context(), tree(t, files), "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

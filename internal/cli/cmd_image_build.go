@@ -94,7 +94,7 @@ func runImageBuild(ctx context.Context, o imageBuildOptions, d *deps) error {
 		return err
 	}
 	work := imageBuild{imageBuildOptions: o, deps: d}
-	if work.from, err = o.open(d.in); err != nil {
+	if work.from, err = o.open(ctx, d.in); err != nil {
 		return err
 	}
 	if err := d.client.CheckImage(ctx, api.CheckImage{Name: o.tag, Kernel: o.kernelRef}); err != nil {
@@ -120,11 +120,11 @@ func runImageBuild(ctx context.Context, o imageBuildOptions, d *deps) error {
 }
 
 // open finds what is to be built. Nobody types a tar archive.
-func (o imageBuildOptions) open(stdin io.Reader) (*buildcontext.Context, error) {
+func (o imageBuildOptions) open(ctx context.Context, stdin io.Reader) (*buildcontext.Context, error) {
 	if o.context == "-" && isTerminal(stdin) {
 		return nil, bad("like `tar c . | banger image build -t app -`", "the context comes from standard input, which is a terminal")
 	}
-	return buildcontext.Open(o.context, o.file, stdin)
+	return buildcontext.Open(ctx, o.context, o.file, stdin)
 }
 
 // checkFits refuses a context that the builder's disk can't hold. How large a
