@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -194,6 +195,56 @@ func TestRelayChecks(t *testing.T) {
 	if !bytes.Contains(seen, []byte("\x1b[31m")) || bytes.Contains(seen, []byte("2Jboo\x1b")) || !bytes.Contains(seen, []byte(`{"kind":"cannot-exec","message":"[2Jboo"}`)) {
 		t.Fatalf("%q", seen)
 	}
+}
+
+// TestTheLastWords has an agent that says how its command ended and goes, while
+// the client still writes to the command: what was said arrives.
+func TestTheLastWords(t *testing.T) {
+	for range 50 {
+		gone := make(chan struct{})
+		guest, err := hostile(t, accepted(func(c net.Conn) {
+			for range 2 { // more than a reader takes at once
+				raw(c, proto.TypeStdout, proto.MaxData, make([]byte, proto.MaxData))
+			}
+			raw(c, proto.TypeExit, 4, []byte{0, 0, 0, 3})
+			c.Close()
+			close(gone)
+		})).Exec(t.Context(), proto.Exec{Argv: []string{"x"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		<-gone
+		client, daemon := net.Pipe()
+		refusing := &refused{Conn: guest, at: make(chan struct{})}
+		outcome := make(chan host.Outcome, 1)
+		go func() {
+			o, _ := host.Relay(daemon, refusing)
+			outcome <- o
+		}()
+		text(client, proto.TypeStdin, "for nobody")
+		<-refusing.at // before the client takes the first word
+		if _, err := io.Copy(io.Discard, client); err != nil {
+			t.Fatal(err)
+		}
+		if o := <-outcome; !o.Over || o.Status != 3 {
+			t.Fatalf("%+v", o)
+		}
+	}
+}
+
+// refused tells when the connection takes nothing any more.
+type refused struct {
+	net.Conn
+	at   chan struct{}
+	once sync.Once
+}
+
+func (r *refused) Write(p []byte) (int, error) {
+	n, err := r.Conn.Write(p)
+	if err != nil {
+		r.once.Do(func() { close(r.at) })
+	}
+	return n, err
 }
 
 // TestRelayBounded has an agent that sends without end to a client that reads

@@ -50,11 +50,11 @@ func relay(client, guest net.Conn, check checker) error {
 	go func() {
 		defer close(done)
 		_, err := io.Copy(guestWriter{guest, client}, onlyReader{client})
-		if !errors.Is(err, errGuestLost) {
-			close(gone)
+		if errors.Is(err, errGuestLost) {
+			return // but what it said before it went is still to be read
 		}
-		// However this ends, the agent must see that nobody is there any more.
-		guest.Close()
+		close(gone)
+		guest.Close() // so that the agent sees that nobody is there any more
 	}()
 	err := relayGuest(client, guest, check)
 	if err != nil && isClosed(gone) {
