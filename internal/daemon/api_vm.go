@@ -21,7 +21,7 @@ func (d *Daemon) getVMs(w http.ResponseWriter, _ *http.Request) error {
 }
 
 func (d *Daemon) getVM(w http.ResponseWriter, r *http.Request) error {
-	v, err := d.VMs.Show(r.PathValue("vm"))
+	v, err := d.VMs.Settled(r.Context(), r.PathValue("vm"))
 	if err != nil {
 		return err
 	}

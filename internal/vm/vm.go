@@ -152,6 +152,21 @@ func (m *Manager) Show(nameOrID string) (api.VM, error) {
 	return v.describe(), nil
 }
 
+// Settled is Show when no end of the VM's is being dealt with, which takes a
+// moment: whoever lost its guest wants to know why.
+func (m *Manager) Settled(ctx context.Context, nameOrID string) (api.VM, error) {
+	v, err := m.find(nameOrID)
+	if err != nil {
+		return api.VM{}, err
+	}
+	select {
+	case <-v.isSettled():
+		return v.describe(), nil
+	case <-ctx.Done():
+		return api.VM{}, context.Cause(ctx)
+	}
+}
+
 // UsesImage tells which VMs, by name, have a disk over the image.
 func (m *Manager) UsesImage(name string) []string {
 	var users []string
