@@ -29,16 +29,19 @@ func (d Dir) lock(how int) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot lock the cache: %w", err)
 	}
+	if err := Flock(file, how); err != nil {
+		file.Close()
+		return nil, fmt.Errorf("cannot lock the cache: %w", err)
+	}
+	return file, nil
+}
+
+// Flock is flock(2), which a signal does not interrupt: Go's runtime sends some.
+func Flock(file *os.File, how int) error {
 	for {
-		err := unix.Flock(int(file.Fd()), how)
-		if errors.Is(err, unix.EINTR) {
-			continue
+		if err := unix.Flock(int(file.Fd()), how); !errors.Is(err, unix.EINTR) {
+			return err
 		}
-		if err != nil {
-			file.Close()
-			return nil, fmt.Errorf("cannot lock the cache: %w", err)
-		}
-		return file, nil
 	}
 }
 

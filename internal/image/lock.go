@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/banger-vm/banger/internal/cachedir"
 	"github.com/banger-vm/banger/internal/progress"
 )
 
@@ -36,7 +37,7 @@ func (s *Store) lockFile(ctx context.Context, name string, report progress.Func)
 	if err != nil {
 		return nil, fmt.Errorf("cannot lock image %s: %w", name, err)
 	}
-	if err := flock(file, unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
+	if err := cachedir.Flock(file, unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
 		if report != nil {
 			report(progress.Event{Step: StepWait})
 		}
@@ -57,7 +58,7 @@ func (s *Store) lockFile(ctx context.Context, name string, report progress.Func)
 // waitForLock closes file when ctx ends first.
 func waitForLock(ctx context.Context, file *os.File) error {
 	locked := make(chan error, 1)
-	go func() { locked <- flock(file, unix.LOCK_EX) }()
+	go func() { locked <- cachedir.Flock(file, unix.LOCK_EX) }()
 	select {
 	case err := <-locked:
 		if err != nil {
@@ -67,14 +68,6 @@ func waitForLock(ctx context.Context, file *os.File) error {
 	case <-ctx.Done():
 		go func() { <-locked; file.Close() }() //nolint:errcheck // whoever wanted the lock is gone
 		return context.Cause(ctx)
-	}
-}
-
-func flock(file *os.File, how int) error {
-	for {
-		if err := unix.Flock(int(file.Fd()), how); !errors.Is(err, unix.EINTR) {
-			return err
-		}
 	}
 }
 
