@@ -173,6 +173,7 @@ type sshSession struct {
 
 	started bool
 	process *process // nil for sftp
+	serve   func()   // what goes on after the reply: it closes the channel at its end
 }
 
 func (a *Agent) serveSession(c ssh.NewChannel) {
@@ -185,6 +186,10 @@ func (a *Agent) serveSession(c ssh.NewChannel) {
 		ok := s.request(r)
 		if r.WantReply {
 			_ = r.Reply(ok, nil) // a client that is gone needs no answer
+		}
+		if s.serve != nil {
+			go s.serve()
+			s.serve = nil
 		}
 	}
 	// The channel is closed: the command is over, or its client is gone.
@@ -297,11 +302,11 @@ func (s *sshSession) run(command string) bool {
 		p, err = s.runWithoutShell(o, command)
 	}
 	if err != nil {
-		go s.fail(err)
+		s.serve = func() { s.fail(err) }
 		return true
 	}
 	s.process = p
-	go s.attend(p)
+	s.serve = func() { s.attend(p) }
 	return true
 }
 
@@ -370,9 +375,9 @@ func (s *sshSession) serveFiles() bool {
 		return false
 	}
 	s.started = true
-	go func() {
+	s.serve = func() {
 		_ = server.Serve() // however it ends, the channel is to be closed
 		s.exit(0)
-	}()
+	}
 	return true
 }
