@@ -5,7 +5,6 @@ import (
 	"debug/elf"
 	"os"
 	"path/filepath"
-	"slices"
 	"testing"
 
 	"github.com/banger-vm/banger/internal/debian"
@@ -33,51 +32,28 @@ func storeAt(t *testing.T, home, mirror string) *Store {
 // making is a way to make a kernel in a store.
 type making func(ctx context.Context) (Kernel, error)
 
-// killAtEveryStep kills, at each step by name, who makes a kernel, and then has the
-// client go for whom it is made: there is no kernel then. The same again, over all
-// that the killed one left, makes a whole one, and nothing is left beside it. Arrange
-// gives what open needs, which is called in the process that is killed too.
+// killAtEveryStep is [killtest.EveryStep] for a kernel of that name.
 func killAtEveryStep(t *testing.T, name string, steps []string, arrange func() []string, open func(args []string) (*Store, making)) Kernel {
 	t.Helper()
-	if v := killtest.Self(); v != nil {
-		s, make := open(v.Args)
-		s.AtStep = v.AtStep
-		_, err := make(t.Context())
-		v.Lives(t, err)
-	}
-	args := arrange()
-	s, make := open(args)
-	var kernel Kernel
-	for _, step := range steps {
-		killtest.Kill(t, step, args...)
-		isMissing(t, s, name, "killed at "+step)
-		ctx, atStep := killtest.Gone(t, step)
-		s.AtStep = atStep
-		if _, err := make(ctx); err == nil {
-			t.Errorf("its client went at %q, and it was made", step)
+	return killtest.EveryStep(t, steps, arrange, func(args []string) killtest.Work[Kernel] {
+		s, make := open(args)
+		return killtest.Work[Kernel]{
+			Make:    make,
+			AtStep:  func(call func(string)) { s.AtStep = call },
+			Missing: func(why string) { isMissing(t, s, name, why) },
+			Whole: func(kernel Kernel) {
+				for _, file := range []string{kernel.Vmlinux, kernel.Modules} {
+					if info, err := os.Stat(file); err != nil || info.Size() == 0 {
+						t.Errorf("%s: %v", file, err)
+					}
+				}
+				nothingUnfinished(t, s, name)
+				if err := s.Delete(t.Context(), name); err != nil {
+					t.Fatal(err)
+				}
+			},
 		}
-		isMissing(t, s, name, "its client went at "+step)
-		nothingUnfinished(t, s, name)
-		var went []string
-		s.AtStep = func(at string) { went = append(went, at) }
-		var err error
-		if kernel, err = make(t.Context()); err != nil {
-			t.Fatalf("after %q: %v", step, err)
-		}
-		if !slices.Equal(went, steps) {
-			t.Errorf("it goes through %q, the list has %q", went, steps)
-		}
-		for _, file := range []string{kernel.Vmlinux, kernel.Modules} {
-			if info, err := os.Stat(file); err != nil || info.Size() == 0 {
-				t.Errorf("%s: %v", file, err)
-			}
-		}
-		nothingUnfinished(t, s, name)
-		if err := s.Delete(t.Context(), name); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return kernel
+	})
 }
 
 func isMissing(t *testing.T, s *Store, name, why string) {

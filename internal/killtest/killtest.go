@@ -4,9 +4,11 @@ package killtest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -74,3 +76,54 @@ func Gone(t *testing.T, step string) (context.Context, func(string)) {
 		}
 	}
 }
+
+// Work makes a T in a store, step by step.
+type Work[T any] struct {
+	Make   func(ctx context.Context) (T, error)
+	AtStep func(call func(step string)) // has this called at each step
+	// Missing fails the test if there is a T, why being the reason that there must
+	// be none; Whole if it is not whole, or anything lies beside it. Whole takes
+	// it away, so that it can be made again.
+	Missing func(why string)
+	Whole   func(made T)
+}
+
+// EveryStep kills, at each of these steps, who makes a T, and then has the client
+// go for whom it is made: there is none then. The same again, over all that the
+// killed one left, makes a whole one by these steps. Arrange gives what open needs,
+// which is called in the process that is killed too. The last T is returned.
+func EveryStep[T any](t *testing.T, steps []string, arrange func() []string, open func(args []string) Work[T]) (made T) {
+	t.Helper()
+	if v := Self(); v != nil {
+		work := open(v.Args)
+		work.AtStep(v.AtStep)
+		_, err := work.Make(t.Context())
+		v.Lives(t, err)
+	}
+	args := arrange()
+	work := open(args)
+	for _, step := range steps {
+		Kill(t, step, args...)
+		work.Missing("killed at " + step)
+		ctx, atStep := Gone(t, step)
+		work.AtStep(atStep)
+		if _, err := work.Make(ctx); !errors.Is(err, context.Canceled) {
+			t.Errorf("its client went at %q: %v", step, err)
+		}
+		work.Missing("its client went at " + step)
+		var went []string
+		work.AtStep(func(at string) { went = append(went, at) })
+		var err error
+		if made, err = work.Make(t.Context()); err != nil {
+			t.Fatalf("after %q: %v", step, err)
+		}
+		if !slices.Equal(sorted(went), sorted(steps)) {
+			t.Errorf("it goes through %q, the list has %q", went, steps)
+		}
+		work.Whole(made)
+	}
+	return made
+}
+
+// sorted is for steps two of which may begin at once.
+func sorted(steps []string) []string { return slices.Sorted(slices.Values(steps)) }
