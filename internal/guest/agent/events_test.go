@@ -45,17 +45,24 @@ var (
 	poweroff     = proto.Event{Kind: proto.EventGoodbye, Reason: proto.ReasonPoweroff}
 )
 
-// TestNotify has systemd's units tell the agent, and two watchers, one of whom
-// comes late, told of it.
-func TestNotify(t *testing.T) {
-	g := start(t, proto.InitSystemd)
-	socket := filepath.Join(t.TempDir(), "agent.sock")
+// startNotified is start with the socket by which systemd's units tell the agent.
+func startNotified(t *testing.T) (g guest, socket string) {
+	t.Helper()
+	g = start(t, proto.InitSystemd)
+	socket = filepath.Join(t.TempDir(), "agent.sock")
 	l, err := agent.ListenNotify(socket)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	t.Cleanup(func() { l.Close() })
 	go g.agent.ServeNotify(l)
+	return g, socket
+}
+
+// TestNotify has systemd's units tell the agent, and two watchers, one of whom
+// comes late, told of it.
+func TestNotify(t *testing.T) {
+	g, socket := startNotified(t)
 	early := g.watch(t)
 	if early.Hello.Init != proto.InitSystemd || early.Hello.Version != "v1" || early.Hello.BootID == "" || early.Hello.Kernel == "" {
 		t.Fatalf("%+v", early.Hello)
@@ -83,14 +90,7 @@ func TestNotify(t *testing.T) {
 
 // TestALostWord has a guest that told only that it is up.
 func TestALostWord(t *testing.T) {
-	g := start(t, proto.InitSystemd)
-	socket := filepath.Join(t.TempDir(), "agent.sock")
-	l, err := agent.ListenNotify(socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	go g.agent.ServeNotify(l)
+	g, socket := startNotified(t)
 	if err := agent.Notify(socket, "system"); err != nil {
 		t.Fatal(err)
 	}
