@@ -55,14 +55,20 @@ func beInit() {
 // identity is what a guest gets of its host, in these tests.
 const identity = "/run/identity"
 
-// identify does as an agent whose host takes its time: an init that does not
-// wait finds nothing.
+// handOverSoon is longer than banger-init takes from the agent's start to the
+// image's init when it does not wait for anything.
+const handOverSoon = time.Second
+
+// identify gives the guest its identity when the image's init has not been started
+// although it could have been.
 func identify() error {
 	configured, err := strconv.Atoi(os.Args[2])
 	if err != nil {
 		return err
 	}
-	time.Sleep(time.Second)
+	if err := awaitMark("handing over", time.Now().Add(handOverSoon)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("the image's init was started without an identity (%v)", err)
+	}
 	if err := os.WriteFile(identity, []byte("given"), 0o600); err != nil {
 		return err
 	}
@@ -76,10 +82,10 @@ func run() error {
 	if argument("test.do") == "identify" {
 		return identify()
 	}
-	// Without an init there is no notify word to wait for: a moment after the
-	// start PID 1 must be in its last state.
-	for !stayed() {
-		time.Sleep(10 * time.Millisecond)
+	// Without an init there is no notify word to wait for: after this one PID 1 is
+	// in its last state.
+	if err := awaitMark("this image has no init", time.Time{}); err != nil {
+		return err
 	}
 	switch argument("test.do") {
 	case "report":
@@ -94,15 +100,30 @@ func run() error {
 	return errors.New("nothing to do")
 }
 
-// stayed tells whether the kernel's log holds banger-init's last word.
-func stayed() bool {
-	size, err := syscall.Klogctl(10, nil) // SYSLOG_ACTION_SIZE_BUFFER
+// awaitMark waits until banger-init has said this in the kernel's log, or until a
+// moment, if there is one.
+func awaitMark(words string, until time.Time) error {
+	log, err := os.OpenFile("/dev/kmsg", os.O_RDONLY|syscall.O_NONBLOCK, 0) // so that it can be waited for
 	if err != nil {
-		return true
+		return err
 	}
-	log := make([]byte, size)
-	n, err := syscall.Klogctl(3, log) // SYSLOG_ACTION_READ_ALL
-	return err != nil || bytes.Contains(log[:n], []byte("banger-init: this image has no init"))
+	defer log.Close()
+	if err := log.SetReadDeadline(until); err != nil {
+		return err
+	}
+	record := make([]byte, 8192) // one a read
+	for {
+		n, err := log.Read(record)
+		if errors.Is(err, syscall.EPIPE) {
+			continue // some were overwritten before they were read
+		}
+		if err != nil {
+			return err
+		}
+		if bytes.Contains(record[:n], []byte("banger-init: "+words)) {
+			return nil
+		}
+	}
 }
 
 func argument(key string) string {
