@@ -2,10 +2,9 @@ package fcqemu
 
 import (
 	"context"
-	"io"
 	"net"
-	"sync"
 
+	"github.com/banger-vm/banger/internal/firecracker/fcserver"
 	"github.com/banger-vm/banger/internal/guest/serialmux"
 )
 
@@ -32,29 +31,5 @@ func connect(ctx context.Context, guest net.Conn, port uint32, dial dialHost) {
 		return
 	}
 	defer host.Close()
-	join(guest, host)
-}
-
-// join copies both ways until both have ended, and passes each end on.
-func join(a, b net.Conn) {
-	var both sync.WaitGroup
-	both.Add(2)
-	go func() { defer both.Done(); pass(a, b) }()
-	go func() { defer both.Done(); pass(b, a) }()
-	both.Wait()
-}
-
-// pass copies until from has ended. When to takes no more, from is closed, so
-// that its peer does not write for nobody.
-func pass(to, from net.Conn) {
-	if _, err := io.Copy(to, from); err != nil {
-		_ = from.Close()
-		_ = to.Close()
-		return
-	}
-	if half, ok := to.(interface{ CloseWrite() error }); ok {
-		_ = half.CloseWrite()
-		return
-	}
-	_ = to.Close()
+	fcserver.Join(guest, host)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"strconv"
 	"strings"
@@ -109,7 +108,7 @@ func (s *vsockServer) handle(ctx context.Context, host *net.UnixConn, awake func
 	if _, err := fmt.Fprintf(host, "OK %d\n", s.nextPort()); err != nil {
 		return
 	}
-	join(host, guest)
+	Join(host, guest)
 }
 
 func (s *vsockServer) open(ctx context.Context, host *net.UnixConn, awake func(context.Context) error, dial guestPort) (net.Conn, error) {
@@ -184,27 +183,6 @@ func parseConnect(line []byte) (uint32, error) {
 		return 0, errConnectLine
 	}
 	return uint32(port), nil
-}
-
-// join carries bytes both ways until both ways have ended, and carries the
-// end of each.
-func join(a, b net.Conn) {
-	var ways sync.WaitGroup
-	ways.Go(func() { carry(a, b) })
-	ways.Go(func() { carry(b, a) })
-	ways.Wait()
-}
-
-func carry(to, from net.Conn) {
-	_, err := io.Copy(to, from)
-	if half, ok := to.(interface{ CloseWrite() error }); ok {
-		_ = half.CloseWrite() // it fails where the other side has gone
-	} else {
-		to.Close()
-	}
-	if half, ok := from.(interface{ CloseRead() error }); ok && err != nil {
-		_ = half.CloseRead()
-	}
 }
 
 // dialHost connects to the socket on which the host listens for this port.

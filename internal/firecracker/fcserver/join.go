@@ -1,0 +1,29 @@
+package fcserver
+
+import (
+	"io"
+	"net"
+	"sync"
+)
+
+// Join carries bytes both ways until both ways have ended, and carries the end
+// of each. A way also ends when its goal takes no more; the other one goes on,
+// for there may still be an answer.
+func Join(a, b net.Conn) {
+	var ways sync.WaitGroup
+	ways.Go(func() { carry(a, b) })
+	ways.Go(func() { carry(b, a) })
+	ways.Wait()
+}
+
+func carry(to, from net.Conn) {
+	_, err := io.Copy(to, from)
+	if half, ok := to.(interface{ CloseWrite() error }); ok {
+		_ = half.CloseWrite() // it fails where the other side has gone
+	} else {
+		to.Close()
+	}
+	if half, ok := from.(interface{ CloseRead() error }); ok && err != nil {
+		_ = half.CloseRead()
+	}
+}
