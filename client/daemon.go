@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/filelock"
 )
 
 // start brings a daemon up. Of many callers at once one starts it, the others
@@ -62,19 +63,14 @@ func lock(ctx context.Context, path string) (unlock func(), err error) {
 		return nil, &api.Error{Kind: api.KindHost, Message: fmt.Sprintf("cannot lock the daemon's start: %v", err),
 			Hint: "see that the directory is yours, and its filesystem neither full nor read-only"}
 	}
-	got := make(chan error, 1)
-	go func() { got <- unix.Flock(int(file.Fd()), unix.LOCK_EX) }()
-	select {
-	case err := <-got:
-		if err != nil {
-			file.Close()
-			return nil, fmt.Errorf("cannot lock %s: %w", path, err)
+	if err := filelock.Wait(ctx, file); err != nil {
+		file.Close()
+		if ctx.Err() != nil {
+			return nil, canceled(ctx)
 		}
-		return func() { file.Close() }, nil
-	case <-ctx.Done():
-		go func() { <-got; file.Close() }() //nolint:errcheck // whoever wanted the lock is gone
-		return nil, canceled(ctx)
+		return nil, fmt.Errorf("cannot lock %s: %w", path, err)
 	}
+	return func() { file.Close() }, nil
 }
 
 // spawn starts the daemon in a session of its own and waits until it listens

@@ -15,8 +15,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/client"
 	"github.com/banger-vm/banger/internal/config"
@@ -24,6 +22,7 @@ import (
 	"github.com/banger-vm/banger/internal/daemon"
 	"github.com/banger-vm/banger/internal/debian"
 	"github.com/banger-vm/banger/internal/doctor"
+	"github.com/banger-vm/banger/internal/filelock"
 	"github.com/banger-vm/banger/internal/firecracker"
 	"github.com/banger-vm/banger/internal/hostclock"
 	"github.com/banger-vm/banger/internal/hostenv"
@@ -188,8 +187,11 @@ func listen(paths config.Paths) (net.Listener, func(), error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot open the daemon's lock: %w", err)
 	}
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := filelock.Try(lock); err != nil {
 		lock.Close()
+		if !errors.Is(err, filelock.ErrHeld) {
+			return nil, nil, fmt.Errorf("cannot take the daemon's lock: %w", err)
+		}
 		return nil, nil, &api.Error{Kind: api.KindExists, Message: "another bangerd works on " + paths.State,
 			Hint: "banger daemon status shows it; banger daemon stop ends it"}
 	}

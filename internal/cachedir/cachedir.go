@@ -3,13 +3,14 @@
 package cachedir
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"syscall"
 
-	"golang.org/x/sys/unix"
+	"github.com/banger-vm/banger/internal/filelock"
 )
 
 // Dir is a directory with such files.
@@ -19,9 +20,11 @@ type Dir struct {
 }
 
 // Use keeps the files from being removed until what it gives is closed.
-func (d Dir) Use() (*os.File, error) { return d.lock(unix.LOCK_SH) }
+func (d Dir) Use(ctx context.Context) (*os.File, error) {
+	return d.lock(func(file *os.File) error { return filelock.WaitShared(ctx, file) })
+}
 
-func (d Dir) lock(how int) (*os.File, error) {
+func (d Dir) lock(take func(*os.File) error) (*os.File, error) {
 	if err := os.MkdirAll(d.Path, 0o700); err != nil {
 		return nil, fmt.Errorf("cannot make the cache: %w", err)
 	}
@@ -29,20 +32,11 @@ func (d Dir) lock(how int) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot lock the cache: %w", err)
 	}
-	if err := Flock(file, how); err != nil {
+	if err := take(file); err != nil {
 		file.Close()
 		return nil, fmt.Errorf("cannot lock the cache: %w", err)
 	}
 	return file, nil
-}
-
-// Flock is flock(2), which a signal does not interrupt: Go's runtime sends some.
-func Flock(file *os.File, how int) error {
-	for {
-		if err := unix.Flock(int(file.Fd()), how); !errors.Is(err, unix.EINTR) {
-			return err
-		}
-	}
 }
 
 // Took is how many bytes of the disk the files take that could be removed: none
@@ -53,8 +47,8 @@ func (d Dir) Took() (int64, error) { return d.each(func(string) error { return n
 func (d Dir) Empty() (int64, error) { return d.each(os.Remove) }
 
 func (d Dir) each(do func(path string) error) (int64, error) {
-	lock, err := d.lock(unix.LOCK_EX | unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
+	lock, err := d.lock(filelock.Try)
+	if errors.Is(err, filelock.ErrHeld) {
 		return 0, nil
 	}
 	if err != nil {

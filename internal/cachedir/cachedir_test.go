@@ -23,7 +23,7 @@ func TestEmpty(t *testing.T) {
 	}
 	var users []*os.File
 	for range 2 {
-		user, err := d.Use()
+		user, err := d.Use(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}

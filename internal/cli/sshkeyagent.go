@@ -11,9 +11,9 @@ import (
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/agent"
-	"golang.org/x/sys/unix"
 
 	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/filelock"
 )
 
 // oneKey is an ssh-agent that has one key of its user's, and can't be given
@@ -124,7 +124,7 @@ func (k *oneKey) serve(ctx context.Context, socket string) error {
 	}
 	go func() {
 		defer lock.Close()
-		if unix.Flock(int(lock.Fd()), unix.LOCK_EX) != nil || ctx.Err() != nil {
+		if filelock.Wait(ctx, lock) != nil || ctx.Err() != nil {
 			return
 		}
 		_ = os.Remove(socket) // a dead process's, since the lock was free

@@ -13,8 +13,8 @@ import (
 	"sync"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
+	"github.com/banger-vm/banger/internal/filelock"
 	"github.com/banger-vm/banger/internal/progress"
 )
 
@@ -37,13 +37,14 @@ func (f *fetcher) file(ctx context.Context, dir string, urls []string, want dige
 		got(int(want.size))
 		return path, nil
 	}
-	part, err := lockPart(ctx, path)
+	part, err := filelock.WaitNamed(ctx, path+".part")
 	if err != nil {
 		return "", fmt.Errorf("cannot use the download cache: %w", err)
 	}
 	defer part.Close()
 	if matches(path, want) { // another one fetched it meanwhile
 		got(int(want.size))
+		os.Remove(part.Name())
 		return path, nil
 	}
 	if err := f.fill(ctx, part, urls, want, got); err != nil {
@@ -65,58 +66,6 @@ func matches(path string, want digest) bool {
 	sum := sha256.New()
 	n, err := io.Copy(sum, io.LimitReader(file, want.size+1))
 	return err == nil && n == want.size && hex.EncodeToString(sum.Sum(nil)) == want.sha256
-}
-
-// lockPart opens and locks path's part file, waiting for who holds it.
-func lockPart(ctx context.Context, path string) (*os.File, error) {
-	for {
-		part, err := os.OpenFile(path+".part", os.O_RDWR|os.O_CREATE, 0o644)
-		if err != nil {
-			return nil, err
-		}
-		if err := flock(ctx, part); err != nil {
-			return nil, err
-		}
-		if same(part, part.Name()) {
-			return part, nil
-		}
-		part.Close() // who held it has renamed it
-	}
-}
-
-// flock locks file for this one open file. It closes file when ctx ends first.
-func flock(ctx context.Context, file *os.File) error {
-	locked := make(chan error, 1)
-	go func() { locked <- retryEINTR(func() error { return unix.Flock(int(file.Fd()), unix.LOCK_EX) }) }()
-	select {
-	case err := <-locked:
-		if err != nil {
-			file.Close()
-			return fmt.Errorf("cannot lock %s: %w", file.Name(), err)
-		}
-		return nil
-	case <-ctx.Done():
-		go func() { <-locked; file.Close() }() //nolint:errcheck // whoever wanted the lock is gone
-		return context.Cause(ctx)
-	}
-}
-
-func retryEINTR(call func() error) error {
-	for {
-		if err := call(); !errors.Is(err, unix.EINTR) {
-			return err
-		}
-	}
-}
-
-// same tells whether the open file is the one that path names.
-func same(file *os.File, path string) bool {
-	a, err := file.Stat()
-	if err != nil {
-		return false
-	}
-	b, err := os.Stat(path)
-	return err == nil && os.SameFile(a, b)
 }
 
 // fill completes part from the first of urls that has the file.

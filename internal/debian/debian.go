@@ -124,7 +124,7 @@ func Open(ctx context.Context, opts Options, report progress.Func, suites ...str
 		return nil, err
 	}
 	a := &Archive{arch: opts.Arch, fetch: f, index: newIndex()}
-	if a.using, err = CacheDir(opts.Cache).Use(); err != nil {
+	if a.using, err = CacheDir(opts.Cache).Use(ctx); err != nil {
 		return nil, err
 	}
 	if err := a.read(ctx, opts, report, suites); err != nil {

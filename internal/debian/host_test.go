@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/banger-vm/banger/internal/filelock"
 	"github.com/banger-vm/banger/internal/progress"
 )
 
@@ -200,7 +201,7 @@ func TestChrootDiesWithItsParent(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	if err := flock(ctx, file); err != nil {
+	if err := filelock.Wait(ctx, file); err != nil {
 		t.Fatalf("the chroot lives on: %v", err)
 	}
 }
@@ -211,7 +212,7 @@ func lockFile(t *testing.T, path string) *os.File {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX); err != nil {
+	if err := filelock.Try(file); err != nil {
 		t.Fatal(err)
 	}
 	return file

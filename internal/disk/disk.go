@@ -21,6 +21,7 @@ import (
 	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/internal/atomicfile"
 	"github.com/banger-vm/banger/internal/disk/dmsnapshot"
+	"github.com/banger-vm/banger/internal/filelock"
 )
 
 // Spec is the disk that a VM shall have.
@@ -107,9 +108,9 @@ func Lock(path string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the VM's disk: %w", err)
 	}
-	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := filelock.Try(file); err != nil {
 		_ = file.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
+		if errors.Is(err, filelock.ErrHeld) {
 			return nil, ErrLocked
 		}
 		return nil, fmt.Errorf("cannot lock the VM's disk: %w", err)

@@ -17,7 +17,7 @@ import (
 
 	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/internal/atomicfile"
-	"github.com/banger-vm/banger/internal/cachedir"
+	"github.com/banger-vm/banger/internal/filelock"
 	"github.com/banger-vm/banger/internal/image/bundle"
 	"github.com/banger-vm/banger/internal/image/catalog"
 	"github.com/banger-vm/banger/internal/progress"
@@ -217,9 +217,9 @@ func claim(path string) (*claimed, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := cachedir.Flock(file, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := filelock.Try(file); err != nil {
 		file.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
+		if errors.Is(err, filelock.ErrHeld) {
 			return nil, &api.Error{Kind: api.KindWrongState, Message: fmt.Sprintf("another export writes to %s", filepath.Dir(path)), Hint: "wait for its end"}
 		}
 		return nil, err

@@ -7,9 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"golang.org/x/sys/unix"
-
-	"github.com/banger-vm/banger/internal/cachedir"
+	"github.com/banger-vm/banger/internal/filelock"
 	"github.com/banger-vm/banger/internal/progress"
 )
 
@@ -37,14 +35,14 @@ func (s *Store) lockFile(ctx context.Context, name string, report progress.Func)
 	if err != nil {
 		return nil, fmt.Errorf("cannot lock image %s: %w", name, err)
 	}
-	if err := cachedir.Flock(file, unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
+	err = filelock.Try(file)
+	if errors.Is(err, filelock.ErrHeld) {
 		if report != nil {
 			report(progress.Event{Step: StepWait})
 		}
-		if err := waitForLock(ctx, file); err != nil {
-			return nil, fmt.Errorf("cannot lock image %s: %w", name, err)
-		}
-	} else if err != nil {
+		err = filelock.Wait(ctx, file)
+	}
+	if err != nil {
 		file.Close()
 		return nil, fmt.Errorf("cannot lock image %s: %w", name, err)
 	}
@@ -53,22 +51,6 @@ func (s *Store) lockFile(ctx context.Context, name string, report progress.Func)
 		return nil, err
 	}
 	return file, nil
-}
-
-// waitForLock closes file when ctx ends first.
-func waitForLock(ctx context.Context, file *os.File) error {
-	locked := make(chan error, 1)
-	go func() { locked <- cachedir.Flock(file, unix.LOCK_EX) }()
-	select {
-	case err := <-locked:
-		if err != nil {
-			file.Close()
-		}
-		return err
-	case <-ctx.Done():
-		go func() { <-locked; file.Close() }() //nolint:errcheck // whoever wanted the lock is gone
-		return context.Cause(ctx)
-	}
 }
 
 func (s *Store) removeUnfinished(name string) error {

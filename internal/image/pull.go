@@ -167,7 +167,7 @@ func (p *pull) resolve(ctx context.Context) (err error) {
 		p.image, err = p.archive.Resolve(p.req.Reference, p.req.Platform)
 		return err
 	}
-	if p.layers, err = p.store.layerCache().Use(); err != nil {
+	if p.layers, err = p.store.layerCache().Use(ctx); err != nil {
 		return err
 	}
 	registry := &oci.Registry{Cache: oci.Cache{Dir: p.store.layerDir()}, PlainHTTP: p.req.PlainHTTP}

@@ -70,7 +70,7 @@ func (s Store) Look(ctx context.Context, vm, guest string, dial Dial) (_ *Change
 	if c.old, err = m.manifest(); err != nil {
 		return nil, err
 	}
-	if c.scratch, err = newScratch(m.dir); err != nil {
+	if c.scratch, err = newScratch(ctx, m.dir); err != nil {
 		return nil, err
 	}
 	defer func() {

@@ -109,7 +109,7 @@ func (s *Source) put(ctx context.Context, store Store, t Target, before *memory,
 	if err := os.MkdirAll(x.after.dir, 0o700); err != nil {
 		return Summary{}, fmt.Errorf("cannot make a directory to remember the workspace: %w", err)
 	}
-	scratch, err := newScratch(x.after.dir)
+	scratch, err := newScratch(ctx, x.after.dir)
 	if err != nil {
 		return Summary{}, err
 	}

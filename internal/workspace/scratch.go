@@ -1,13 +1,14 @@
 package workspace
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 
-	"golang.org/x/sys/unix"
+	"github.com/banger-vm/banger/internal/filelock"
 )
 
 // scratch is a directory for one put or look. Its lock says that it is in use.
@@ -18,14 +19,14 @@ type scratch struct {
 
 // newScratch makes one below dir, and removes those of programs that were killed:
 // nobody holds their locks.
-func newScratch(dir string) (*scratch, error) {
+func newScratch(ctx context.Context, dir string) (*scratch, error) {
 	turn, err := os.Open(dir)
 	if err != nil {
 		return nil, fmt.Errorf("cannot make a directory: %w", err)
 	}
 	defer turn.Close()
 	// Without the turn, one that was made and is not locked yet would go.
-	if err := unix.Flock(int(turn.Fd()), unix.LOCK_EX); err != nil {
+	if err := filelock.Wait(ctx, turn); err != nil {
 		return nil, fmt.Errorf("cannot make a directory: %w", err)
 	}
 	if err := sweepScratch(dir); err != nil {
@@ -49,7 +50,7 @@ func lockScratch(path string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := filelock.Try(file); err != nil {
 		file.Close()
 		return nil, err
 	}

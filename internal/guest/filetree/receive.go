@@ -1,6 +1,7 @@
 package filetree
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
@@ -15,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/banger-vm/banger/internal/filelock"
 	"github.com/banger-vm/banger/internal/guest/proto"
 )
 
@@ -302,12 +304,15 @@ func openPart(dir *os.Root, name string, e proto.Entry) (*part, error) {
 		return p, p.open(os.O_EXCL)
 	}
 	p := &part{dir: dir, name: partName(partKey(name, e)), keep: true}
-	for patience := time.After(handOver); ; {
+	patience, done := context.WithTimeoutCause(context.Background(), handOver, errors.New("another copy of the same file is under way"))
+	defer done()
+	for {
 		if err := p.open(0); err != nil {
 			return nil, err
 		}
-		if err := lock(p.file, patience); err != nil {
-			return nil, err
+		if err := filelock.Wait(patience, p.file); err != nil {
+			p.file.Close()
+			return nil, fmt.Errorf("cannot lock a file: %w", err)
 		}
 		err := p.goOn(e.Size)
 		if err == nil {
@@ -331,36 +336,6 @@ func (p *part) open(flags int) error {
 // handOver is how long a copy that was cut off may take to see that, while the
 // same copy waits to go on with it.
 const handOver = 10 * time.Second
-
-// lock takes a file for this copy alone: it waits until another lets go, or is
-// out of patience and closes the file. Nothing ends a wait for a lock but the
-// lock, so a thread of one that gave up stays until the other copy's end.
-func lock(file *os.File, patience <-chan time.Time) error {
-	var err error
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			if err = unix.Flock(int(file.Fd()), unix.LOCK_EX); !errors.Is(err, unix.EINTR) {
-				return
-			}
-		}
-	}()
-	select {
-	case <-done:
-		if err != nil {
-			file.Close()
-			return fmt.Errorf("cannot lock a file: %w", err)
-		}
-		return nil
-	case <-patience:
-		go func() {
-			<-done
-			file.Close()
-		}()
-		return errors.New("another copy of the same file is under way")
-	}
-}
 
 var errCameToItsEnd = errors.New("the other copy came to its end")
 

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/banger-vm/banger/internal/atomicfile"
+	"github.com/banger-vm/banger/internal/filelock"
 )
 
 // Cache keeps blobs by digest: Dir/sha256/<hex>, and <hex>.partial for what has
@@ -64,13 +65,15 @@ func (c Cache) ensure(ctx context.Context, digest string, size int64, get source
 		return fmt.Errorf("cannot make the cache of layers: %w", err)
 	}
 	t := &transfer{cache: c, digest: digest, size: size, get: get, grown: grown}
-	if err := t.open(ctx); err != nil {
+	var err error
+	if t.file, err = filelock.WaitNamed(ctx, t.partial()); err != nil {
 		return fmt.Errorf("cannot open the cache of layers: %w", err)
 	}
 	defer t.file.Close()
-	if c.Holds(digest, size) {
+	if c.Holds(digest, size) { // another process was faster
 		grown(size)
-		return nil // another process was faster
+		os.Remove(t.partial())
+		return nil
 	}
 	return t.run(ctx)
 }
@@ -89,55 +92,6 @@ type transfer struct {
 }
 
 func (t *transfer) partial() string { return t.cache.path(t.digest) + ".partial" }
-
-// open opens and locks the partial file. Who waited for the lock may hold a
-// file that has lost this name.
-func (t *transfer) open(ctx context.Context) error {
-	for {
-		file, err := os.OpenFile(t.partial(), os.O_RDWR|os.O_CREATE, 0o644)
-		if err != nil {
-			return err
-		}
-		if err := lock(ctx, file); err != nil {
-			file.Close()
-			return err
-		}
-		if hasName(file, t.partial()) {
-			t.file = file
-			return nil
-		}
-		file.Close()
-		if t.cache.Holds(t.digest, t.size) {
-			t.file, err = os.Open(t.cache.path(t.digest))
-			return err
-		}
-	}
-}
-
-// lockPoll is how often a busy lock is tried: its holder is another process
-// that downloads the same blob, which takes seconds.
-const lockPoll = 100 * time.Millisecond
-
-func lock(ctx context.Context, file *os.File) error {
-	for {
-		err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
-			return err
-		}
-		if !pause(ctx, lockPoll) {
-			return context.Cause(ctx)
-		}
-	}
-}
-
-func hasName(file *os.File, path string) bool {
-	mine, err := file.Stat()
-	if err != nil {
-		return false
-	}
-	named, err := os.Stat(path)
-	return err == nil && os.SameFile(mine, named)
-}
 
 // run brings the rest and gives the blob its name.
 func (t *transfer) run(ctx context.Context) error {
