@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -104,19 +103,12 @@ func fromNPM(ctx context.Context, tool catalog.Tool, dir string) error {
 
 // fromRelease fetches the tool's own release.
 func fromRelease(ctx context.Context, tool catalog.Tool, dir string) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, tool.Release, nil)
+	release, err := catalog.Open(ctx, tool.Release)
 	if err != nil {
 		return err
 	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return fmt.Errorf("cannot fetch its release: %w", err)
-	}
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("cannot fetch its release: the server answered %s", response.Status)
-	}
-	return takeMember(response.Body, tool.ReleaseMember, filepath.Join(dir, tool.Name), tool.Size)
+	defer release.Close()
+	return takeMember(release, tool.ReleaseMember, filepath.Join(dir, tool.Name), tool.Size)
 }
 
 // takeMember writes one file of a tar.gz to path, of at most size bytes.

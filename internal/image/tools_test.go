@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"crypto/rand"
 	"crypto/sha512"
 	"encoding/hex"
 	"fmt"
@@ -11,8 +12,10 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/banger-vm/banger/internal/image/catalog"
 	"github.com/banger-vm/banger/internal/progress"
@@ -92,6 +95,31 @@ func TestFetchTool(t *testing.T) {
 			installAndLook(t, got, good)
 		})
 	}
+}
+
+// TestAReleaseThatBreaksOffIsTakenUpAgain gives its first half, and the rest to
+// who asks for that.
+func TestAReleaseThatBreaksOffIsTakenUpAgain(t *testing.T) {
+	t.Setenv("PATH", t.TempDir()) // no npm
+	program := rand.Text()
+	archive := packed(t, "tool/bin/tool", program)
+	release := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("ETag", `"1"`)
+		if r.Header.Get("Range") != "" {
+			http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(archive))
+			return
+		}
+		w.Header().Set("Content-Length", strconv.Itoa(len(archive)))
+		w.Write(archive[:len(archive)/2])
+	}))
+	defer release.Close()
+	sum := sha512.Sum512([]byte(program))
+	got := fetchTool(t.Context(), t.TempDir(), catalog.Tool{Name: "tool", Release: release.URL, ReleaseMember: "tool/bin/tool",
+		SHA512: hex.EncodeToString(sum[:]), Size: int64(len(program))})
+	if got.err != nil {
+		t.Fatal(got.err)
+	}
+	installAndLook(t, got, program)
 }
 
 // installAndLook installs what was fetched: the program, or a warning.

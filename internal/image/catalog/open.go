@@ -18,7 +18,7 @@ import (
 	"github.com/banger-vm/banger/internal/download"
 )
 
-// CheckSource tells whether s may name a catalog or a bundle: an absolute path,
+// CheckSource tells whether s may name a catalog or what it leads to: an absolute path,
 // a file URL, or an address with https. Plain http is for loopback only, since
 // what comes by it could be anybody's.
 func CheckSource(s string) error {
