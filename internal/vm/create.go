@@ -32,7 +32,21 @@ func (m *Manager) Run(ctx context.Context, req api.CreateRequest, report progres
 		return started, err
 	}
 	_, undone := m.Delete(context.WithoutCancel(ctx), made.ID, progress.Discard)
-	return api.VM{}, errors.Join(err, undone)
+	if undone != nil {
+		return api.VM{}, errors.Join(err, undone)
+	}
+	return api.VM{}, ofDeleted(err)
+}
+
+// ofDeleted is why a VM did not start that is gone by now, and with it the log
+// where more of its guest's words were.
+func ofDeleted(err error) error {
+	var told *api.Error
+	if !errors.As(err, &told) || told.Kind != api.KindGuest {
+		return err
+	}
+	return &api.Error{Kind: told.Kind, Message: err.Error(),
+		Hint: "that VM is gone; `banger vm create --no-start` and then `banger vm start` keep one that does not start, with its log"}
 }
 
 // Create makes a VM and does not start it. When it fails, nothing is left.
