@@ -41,7 +41,7 @@ func (m *Manager) Put(ctx context.Context, nameOrID string, p proto.Put) (net.Co
 		return nil, err
 	}
 	conn, err := r.agent.Put(ctx, p)
-	return conn, v.guestError(err)
+	return conn, v.copyError(err)
 }
 
 // Get lets a running VM send a tree of files.
@@ -51,7 +51,7 @@ func (m *Manager) Get(ctx context.Context, nameOrID string, g proto.Get) (net.Co
 		return nil, err
 	}
 	conn, err := r.agent.Get(ctx, g)
-	return conn, v.guestError(err)
+	return conn, v.copyError(err)
 }
 
 // reachable gives a VM that runs and whose agent is configured.
@@ -111,6 +111,16 @@ func (v *machine) guestError(err error) error {
 	}
 }
 
+// copyError is guestError for a copy, which a guest refuses for the path that
+// the user has named.
+func (v *machine) copyError(err error) error {
+	var refused *proto.Error
+	if !errors.As(err, &refused) {
+		return v.guestError(err)
+	}
+	return &api.Error{Kind: api.KindBadRequest, Message: fmt.Sprintf("VM %s: %s", v.record().Name, refused.Message)}
+}
+
 // Logs hands the lines of a VM's log to emit: the console and the daemon's own
 // words in order, then what the guest's kernel and journal hold. With follow it
 // goes on until ctx ends.
@@ -161,7 +171,7 @@ func (v *machine) guestLog(ctx context.Context, follow bool) <-chan api.LogLine 
 	go func() {
 		defer close(lines)
 		if err := sendGuestLog(ctx, r.agent, follow, lines); err != nil && ctx.Err() == nil {
-			v.log.add("daemon", fmt.Sprintf("cannot read the guest's log: %v", err))
+			v.log.add("daemon", err.Error())
 		}
 	}()
 	return lines
@@ -176,7 +186,7 @@ func sendGuestLog(ctx context.Context, agent *host.Agent, follow bool, to chan<-
 	defer context.AfterFunc(ctx, func() { reader.Close() })()
 	for {
 		line, err := reader.Next()
-		if errors.Is(err, io.EOF) {
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) { // a guest that goes down says no more
 			return nil
 		}
 		if err != nil {

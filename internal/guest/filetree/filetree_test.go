@@ -507,7 +507,7 @@ func TestAFullDiskIsToldWithNumbers(t *testing.T) {
 func TestPlaces(t *testing.T) {
 	dir := t.TempDir()
 	for path, want := range map[string]string{
-		dir + "/new": "", dir: "", dir + "/": "", dir + "/none/": "no directory", dir + "/none/x": "cannot open", "": "no path",
+		dir + "/new": "", dir: "", dir + "/": "", dir + "/none/": "no directory", dir + "/none/x": "no directory " + dir + "/none", "": "no path",
 	} {
 		target, err := filetree.Into(path, "base")
 		if err == nil {
@@ -519,6 +519,29 @@ func TestPlaces(t *testing.T) {
 	}
 	if _, err := filetree.Open("/dev/null"); err == nil {
 		t.Error("a device was opened")
+	}
+	if _, err := filetree.Open(dir + "/none"); err == nil || err.Error() != "there is no file or directory "+dir+"/none" {
+		t.Errorf("what is not there: %v", err)
+	}
+}
+
+func TestWhatIsNoFileStays(t *testing.T) {
+	dir := t.TempDir()
+	pipe := filepath.Join(dir, "pipe")
+	check(t, unix.Mkfifo(pipe, 0o600))
+	check(t, os.Symlink(pipe, filepath.Join(dir, "link")))
+	for _, path := range []string{pipe, filepath.Join(dir, "link"), "/dev/null"} {
+		if _, err := filetree.Into(path, "file"); err == nil || !strings.Contains(err.Error(), path+" is there") {
+			t.Errorf("a copy to %s: %v", path, err)
+		}
+	}
+	from := filepath.Join(t.TempDir(), filepath.Base(dir))
+	put(t, filepath.Join(from, "pipe"), "a file by the same name", 0o600)
+	if _, _, _, err := copyTree(t, from, filepath.Dir(dir)); err == nil || !strings.Contains(err.Error(), "pipe is there") {
+		t.Errorf("a tree with a file by the pipe's name: %v", err)
+	}
+	if info, err := os.Lstat(pipe); err != nil || info.Mode().Type() != fs.ModeNamedPipe {
+		t.Errorf("the pipe is %v, %v", info, err)
 	}
 }
 

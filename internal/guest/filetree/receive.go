@@ -40,6 +40,8 @@ func Into(path, base string) (*Target, error) {
 	case err == nil && info.IsDir():
 	case path[len(path)-1] == '/':
 		return nil, fmt.Errorf("there is no directory %s", path)
+	case err == nil && !givesWay(info):
+		return nil, fmt.Errorf("%s is there, and is neither a file nor a directory", path)
 	default:
 		path, name = filepath.Dir(path), filepath.Base(path)
 	}
@@ -47,7 +49,10 @@ func Into(path, base string) (*Target, error) {
 		return nil, fmt.Errorf("%q is no name for a copy", name)
 	}
 	dir, err := os.OpenRoot(path)
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("there is no directory %s", path)
+	case err != nil:
 		return nil, fmt.Errorf("cannot open the directory to copy to: %w", err)
 	}
 	return &Target{dir: dir, name: name}, nil
@@ -178,6 +183,9 @@ func (r *receiver) thing(dir *os.Root, name, path string, f proto.Frame, depth i
 	if depth > MaxDepth {
 		return fmt.Errorf("the directories are deeper than %d", MaxDepth)
 	}
+	if info, err := dir.Lstat(name); err == nil && !givesWay(info) {
+		return fmt.Errorf("%s is there, and is neither a file nor a directory nor a link", path)
+	}
 	switch e.Kind {
 	case proto.EntryDir:
 		return r.dir(dir, name, path, e, depth)
@@ -187,6 +195,12 @@ func (r *receiver) thing(dir *os.Root, name, path string, f proto.Frame, depth i
 	default:
 		return r.file(dir, name, path, e)
 	}
+}
+
+// givesWay tells what a copy may come upon: a device, a pipe or a socket is not
+// what somebody means who names a place for files.
+func givesWay(info fs.FileInfo) bool {
+	return info.Mode().IsRegular() || info.IsDir() || info.Mode().Type() == fs.ModeSymlink
 }
 
 // dir takes a directory. One that is there already keeps what it has; a link

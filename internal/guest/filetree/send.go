@@ -33,7 +33,10 @@ type Source struct {
 func Open(path string) (*Source, error) {
 	// Not blocking: a pipe must not hold the copy up.
 	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("there is no file or directory %s", path)
+	case err != nil:
 		return nil, fmt.Errorf("cannot open what is to be copied: %w", err)
 	}
 	info, err := file.Stat()
