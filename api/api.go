@@ -117,6 +117,7 @@ type VM struct {
 	Name      string    `json:"name"`
 	State     State     `json:"state"`
 	Reason    string    `json:"reason,omitempty"`   // why it is in this state
+	Step      string    `json:"step,omitempty"`     // how far an operation is that changes it
 	Ready     bool      `json:"ready"`              // its agent is configured
 	NoShell   bool      `json:"no_shell,omitempty"` // its image has no shell to log in to
 	Image     string    `json:"image"`

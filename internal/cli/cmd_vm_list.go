@@ -79,6 +79,9 @@ func vmTable(vm api.VM) *ui.Table {
 	table.Row("name", vm.Name)
 	table.Row("id", vm.ID)
 	table.Row("state", string(vm.State)+because(vm.Reason))
+	if vm.Step != "" {
+		table.Row("step", ui.Phrase(vm.Step))
+	}
 	if vm.Warning != "" {
 		table.Row("warning", vm.Warning)
 	}

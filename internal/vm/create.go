@@ -82,6 +82,8 @@ func (m *Manager) Create(ctx context.Context, req api.CreateRequest, report prog
 		return api.VM{}, err
 	}
 	defer end()
+	report = v.follow(report)
+	s.report = report
 	err = s.do(ctx, "create.image", func() error {
 		base, err = m.Images.Ensure(ctx, spec.Image, report)
 		spec.Image = base.Name // a reference to a registry has become an image

@@ -11,6 +11,7 @@ import (
 
 	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/internal/disk"
+	"github.com/banger-vm/banger/internal/progress"
 )
 
 // machine is one VM as this daemon holds it: its record, its journal and,
@@ -29,6 +30,8 @@ type machine struct {
 	settling *run
 	// interrupt ends the start that has the turn; nil when none has.
 	interrupt context.CancelCauseFunc
+	// step is how far the operation is that has the turn.
+	step string
 }
 
 func (m *Manager) newMachine(r Record) (*machine, error) {
@@ -113,11 +116,31 @@ func (v *machine) begin(ctx context.Context) (end func(), err error) {
 	}
 	select {
 	case <-v.isSettled():
-		return func() { <-v.turn }, nil
+		return func() { v.setStep(""); <-v.turn }, nil
 	case <-ctx.Done():
 		<-v.turn
 		return nil, v.busy(ctx)
 	}
+}
+
+// follow makes what an operation reports tell also those who look at the VM.
+func (v *machine) follow(report progress.Func) progress.Func {
+	return func(e progress.Event) {
+		v.setStep(e.Step)
+		report(e)
+	}
+}
+
+func (v *machine) setStep(name string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.step = name
+}
+
+func (v *machine) atStep() string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.step
 }
 
 func (v *machine) busy(ctx context.Context) error {
@@ -236,7 +259,7 @@ func (v *machine) describe() api.VM {
 		VCPUs: r.Spec.VCPUs, MemoryMiB: r.Spec.MemoryMiB, DiskMiB: r.Spec.DiskMiB,
 		DiskUsed: used, MAC: r.Lease.MAC, Remove: r.Remove,
 		Created: r.Created, Warning: r.Warning, StartedBy: r.StartedBy, Starts: r.LastStart, Dir: v.dir,
-		Workspaces: slices.Clone(r.Workspaces),
+		Workspaces: slices.Clone(r.Workspaces), Step: v.atStep(),
 	}
 	if r.Lease.Addr.IsValid() {
 		d.Address = r.Lease.Addr.Addr().String()

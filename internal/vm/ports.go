@@ -114,10 +114,13 @@ func (v *machine) portTaken(p Port) error {
 		return &api.Error{Kind: api.KindExists, Message: fmt.Sprintf("port %d of the host leads to VM %s", p.Host, other),
 			Hint: fmt.Sprintf("`banger vm port rm %s %d` takes it away from there", other, p.Host)}
 	}
-	name := v.record().Name
-	without := fmt.Sprintf("`banger vm port add %s %d` takes one that is free", name, p.Guest)
-	if slices.Contains(v.record().Ports, p) {
-		without = fmt.Sprintf("`banger vm port rm %s %d` leaves it out", name, p.Host)
+	rec := v.record()
+	without := fmt.Sprintf("`banger vm port add %s %d` takes one that is free", rec.Name, p.Guest)
+	switch {
+	case rec.Run: // a VM that can't be started when it is made is gone again
+		without = fmt.Sprintf("-p %d takes one that is free", p.Guest)
+	case slices.Contains(rec.Ports, p):
+		without = fmt.Sprintf("`banger vm port rm %s %d` leaves it out", rec.Name, p.Host)
 	}
 	return &api.Error{Kind: api.KindExists, Message: fmt.Sprintf("port %d of the host is taken by another program", p.Host),
 		Hint: fmt.Sprintf("`ss -ltnp 'sport = :%d'` shows by which; %s", p.Host, without)}

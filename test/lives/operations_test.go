@@ -7,8 +7,29 @@ import (
 	"testing"
 
 	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/testenv"
 	"github.com/banger-vm/banger/internal/vm"
 )
+
+// How far an operation is can be seen of the VM that it changes.
+func TestAnOperationIsSeen(t *testing.T) {
+	s := newStation(t)
+	s.start()
+	aStoppedVM(s)
+	halted, err := testenv.CloseGate(s.halts, "start.boot")
+	s.check(err)
+	told("vm", "start", "one")(s)
+	s.check(halted.Await(patience))
+	if v := s.vm("one"); v.State != api.StateStarting || v.Step != "start.boot" {
+		t.Errorf("a VM that boots is %s, at the step %q", v.State, v.Step)
+	}
+	halted.Open()
+	s.check(s.outcome())
+	if v := s.vm("one"); v.Step != "" {
+		t.Errorf("a VM that runs is at the step %q", v.Step)
+	}
+	s.empty()
+}
 
 // The id of a start is in its events, in what is shown of the VM, and in the
 // daemon's log, with the steps and the time of each; also of a start that a

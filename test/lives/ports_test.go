@@ -57,6 +57,9 @@ func TestTakenPorts(t *testing.T) {
 	_, err = s.client.AddPort(s.ctx(), "a", api.Port{Host: others.Host, Guest: 80})
 	s.refused(err, fmt.Sprintf("port %d of the host leads to VM b", others.Host),
 		fmt.Sprintf("`banger vm port rm b %d` takes it away from there", others.Host))
+	_, err = s.client.Create(s.ctx(), api.CreateRequest{Name: "c", Ports: []api.Port{{Host: programs, Guest: 80}}}, nil)
+	s.refused(err, fmt.Sprintf("port %d of the host is taken by another program", programs),
+		fmt.Sprintf("`ss -ltnp 'sport = :%d'` shows by which; -p 80 takes one that is free", programs))
 	s.empty()
 }
 

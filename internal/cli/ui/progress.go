@@ -68,7 +68,7 @@ func (p *plainProgress) speak() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.aloud = true
-	if text := phrase(p.step.Name); !p.done && p.step.Name != "" && text != p.spoken {
+	if text := Phrase(p.step.Name); !p.done && p.step.Name != "" && text != p.spoken {
 		p.spoken = text
 		fmt.Fprintf(p.w, "banger: %s\n", describe(p.step))
 	}
@@ -88,9 +88,9 @@ func warn(w io.Writer, s api.StepEvent) {
 // describe is a step's name and what it is at.
 func describe(s api.StepEvent) string {
 	if s.Detail == "" {
-		return phrase(s.Name)
+		return Phrase(s.Name)
 	}
-	return phrase(s.Name) + ": " + Clean(s.Detail)
+	return Phrase(s.Name) + ": " + Clean(s.Detail)
 }
 
 // NewTerminalProgress keeps one line of w alive, which must be a terminal of

@@ -41,7 +41,8 @@ var words = map[string]string{
 	"keep the kernel":                 "keeping the kernel",
 }
 
-func phrase(step string) string {
+// Phrase says in words what a step of the daemon is.
+func Phrase(step string) string {
 	if words[step] != "" {
 		return words[step]
 	}
