@@ -1,19 +1,15 @@
 package api
 
-// Workspace is a directory of the host that went into a VM.
+// Workspace is a directory of the host that went into a VM. A client tells it
+// (POST /v1/vms/{vm}/workspaces) before the guest puts it to its place: from
+// then on the VM may hold work.
 type Workspace struct {
 	Guest string `json:"guest_path"`
 	Host  string `json:"host_path"`
 }
 
-// WorkspaceRequest connects to the workspaces of a VM's guest
-// (POST /v1/vms/{vm}/workspace, upgraded to [UpgradeWorkspace]). Put names the
-// one that is about to go in.
-type WorkspaceRequest struct {
-	Put *Workspace `json:"put,omitempty"`
-}
-
-// UpgradeWorkspace is the protocol of a workspace's connection.
+// UpgradeWorkspace is the protocol of a connection to the workspaces of a VM's
+// guest (POST /v1/vms/{vm}/workspace).
 const UpgradeWorkspace = "banger-workspace/1"
 
 // DeleteRequest deletes a VM (POST /v1/vms/{vm}/delete). One that has

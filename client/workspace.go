@@ -2,14 +2,20 @@ package client
 
 import (
 	"context"
+	"net/http"
 
 	"github.com/banger-vm/banger/api"
 )
 
-// Workspace connects to the workspaces of a VM's guest. Put names the one that
-// is about to go in, and is nil for all else.
-func (c *Client) Workspace(ctx context.Context, vm string, put *api.Workspace) (*Stream, error) {
-	return c.upgrade(ctx, vmPath(vm, "/workspace"), api.UpgradeWorkspace, api.WorkspaceRequest{Put: put})
+// Workspace connects to the workspaces of a VM's guest.
+func (c *Client) Workspace(ctx context.Context, vm string) (*Stream, error) {
+	return c.upgrade(ctx, vmPath(vm, "/workspace"), api.UpgradeWorkspace, nil)
+}
+
+// AddWorkspace says that a VM is about to have a workspace, and may hold work
+// from then on.
+func (c *Client) AddWorkspace(ctx context.Context, vm string, w api.Workspace) error {
+	return c.call(ctx, http.MethodPost, vmPath(vm, "/workspaces"), w, nil)
 }
 
 // ForceDeleteVM is DeleteVM also for a VM with workspaces, whatever work they

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -104,14 +105,14 @@ func runVMRun(ctx context.Context, o vmRunOptions, d *deps) error {
 		return err
 	}
 	if source != nil {
-		created.VM.Workspaces = []api.Workspace{{Guest: guest, Host: source.Path}}
 		target := workspace.Target{Guest: guest, Tooling: !o.noTooling}
 		_, err = d.putWorkspace(ctx, source, created.VM, target, false)
-		if command.Cwd == "" {
-			command.Cwd = guest
-		}
 	}
 	if err == nil {
+		if source != nil {
+			created.VM.Workspaces = []api.Workspace{{Guest: guest, Host: source.Path}}
+			command.Cwd = cmp.Or(command.Cwd, guest)
+		}
 		err = o.session(ctx, d, created.VM, command)
 	}
 	if o.remove {

@@ -36,8 +36,10 @@ func (d *deps) putWorkspace(ctx context.Context, source *workspace.Source, vm ap
 	progress := d.progress(asJSON)
 	defer progress.Done()
 	t.VM, t.Name = vm.ID, vm.Name
-	put := &api.Workspace{Guest: t.Guest, Host: source.Path}
-	t.Dial = func(ctx context.Context) (io.ReadWriteCloser, error) { return d.client.Workspace(ctx, vm.ID, put) }
+	t.Dial = func(ctx context.Context) (io.ReadWriteCloser, error) { return d.client.Workspace(ctx, vm.ID) }
+	t.Announce = func(ctx context.Context) error {
+		return d.client.AddWorkspace(ctx, vm.ID, api.Workspace{Guest: t.Guest, Host: source.Path})
+	}
 	progress.Step(api.StepEvent{Name: "workspace.copy"})
 	sum, err := source.Put(ctx, d.workspaces(), t, func(done, total int64) {
 		progress.Step(api.StepEvent{Name: "workspace.copy", Done: done, Total: total})
@@ -83,7 +85,7 @@ func explainPut(err error, vm api.VM, guest string) error {
 // lookAt asks a VM's guest what is new in a workspace.
 func (d *deps) lookAt(ctx context.Context, vm api.VM, guest string) (*workspace.Changes, error) {
 	c, err := d.workspaces().Look(ctx, vm.ID, guest, func(ctx context.Context) (io.ReadWriteCloser, error) {
-		return d.client.Workspace(ctx, vm.ID, nil)
+		return d.client.Workspace(ctx, vm.ID)
 	})
 	if errors.Is(err, workspace.ErrUnknown) {
 		return nil, &api.Error{Kind: api.KindNotFound, Message: fmt.Sprintf("nothing is known on this host of what went into %s of %s", guest, vm.Name),

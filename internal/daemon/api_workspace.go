@@ -11,14 +11,7 @@ import (
 // they say to each other is the client's and the agent's affair: the daemon
 // reads no repository, which is the user's.
 func (d *Daemon) postWorkspace(w http.ResponseWriter, r *http.Request) error {
-	var req api.WorkspaceRequest
-	if err := read(w, r, &req); err != nil {
-		return err
-	}
-	if req.Put != nil && (!filepath.IsAbs(req.Put.Guest) || filepath.Clean(req.Put.Guest) != req.Put.Guest || req.Put.Guest == "/") {
-		return &api.Error{Kind: api.KindBadRequest, Message: "a workspace's place in the guest is an absolute path"}
-	}
-	guest, err := d.VMs.Workspace(r.Context(), r.PathValue("vm"), req.Put)
+	guest, err := d.VMs.Workspace(r.Context(), r.PathValue("vm"))
 	if err != nil {
 		return err
 	}
@@ -29,6 +22,21 @@ func (d *Daemon) postWorkspace(w http.ResponseWriter, r *http.Request) error {
 	}
 	d.stream(client, func() { splice(client, guest) })
 	return nil
+}
+
+// postWorkspaces notes a workspace that is about to be in a VM.
+func (d *Daemon) postWorkspaces(w http.ResponseWriter, r *http.Request) error {
+	var req api.Workspace
+	if err := read(w, r, &req); err != nil {
+		return err
+	}
+	if !filepath.IsAbs(req.Guest) || filepath.Clean(req.Guest) != req.Guest || req.Guest == "/" {
+		return &api.Error{Kind: api.KindBadRequest, Message: "a workspace's place in the guest is an absolute path"}
+	}
+	if err := d.VMs.AddWorkspace(r.PathValue("vm"), req); err != nil {
+		return err
+	}
+	return answer(w, struct{}{})
 }
 
 // mayHoldWork refuses to delete what may be nowhere else. Whether it is, the

@@ -35,6 +35,7 @@ var routes = []struct {
 	{"POST /v1/vms/{vm}/delete", (*Daemon).postDelete},
 	{"POST /v1/vms/{vm}/exec", (*Daemon).postExec},
 	{"POST /v1/vms/{vm}/workspace", (*Daemon).postWorkspace},
+	{"POST /v1/vms/{vm}/workspaces", (*Daemon).postWorkspaces},
 	{"GET /v1/vms/{vm}/ssh", (*Daemon).getSSH},
 	{"POST /v1/vms/{vm}/ssh", (*Daemon).postSSH},
 	{"GET /v1/vms/{vm}/logs", (*Daemon).getLogs},

@@ -1,6 +1,7 @@
 package workspace_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"net"
@@ -94,6 +95,58 @@ func TestWorkComesBack(t *testing.T) {
 	says(t, err, "has commits that are not the guest's")
 	_, err = w.look("repo").Pull(t.Context(), w.store, "other")
 	check(t, err)
+}
+
+// TestTheSameWorkIsPulledOnce pulls what was pulled yesterday.
+func TestTheSameWorkIsPulledOnce(t *testing.T) {
+	t.Parallel()
+	plain := t.TempDir()
+	write(t, plain, map[string]string{"a": "host\n"})
+	for name, dir := range map[string]string{"repository": repository(t), "plain": plain} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			in := w.put(dir, "repo", asItIs)
+			write(t, in, map[string]string{"a": "guest\n"})
+			first, err := w.look("repo").Pull(t.Context(), w.store, "banger/box")
+			check(t, err)
+			yesterday := w.age(first[0])
+			again, err := w.look("repo").Pull(t.Context(), w.store, "banger/box")
+			check(t, err)
+			if again[0].Commit != yesterday || again[0].Before != "" {
+				t.Errorf("%+v, and it was %s", again[0], yesterday)
+			}
+			write(t, in, map[string]string{"a": "guest's next\n"})
+			next, err := w.look("repo").Pull(t.Context(), w.store, "banger/box")
+			check(t, err)
+			if next[0].Commit == yesterday {
+				t.Error("the guest's next work was not pulled")
+			}
+		})
+	}
+}
+
+// age makes a pull one of yesterday, and gives its commit.
+func (w *world) age(p workspace.Pulled) string {
+	w.t.Helper()
+	again := func(commit string, parent ...string) string {
+		args := append([]string{"env", "GIT_COMMITTER_DATE=2001-01-01T00:00:00Z",
+			"git", "commit-tree", "-m", "Uncommitted work from the guest", commit + "^{tree}"}, parent...)
+		return strings.TrimSpace(run(w.t, p.Dir, args...))
+	}
+	parent := git(w.t, p.Dir, "rev-parse", p.Commit+"^")
+	if p.Nowhere {
+		parent = again(parent)
+	}
+	aged := again(p.Commit, "-p", parent)
+	git(w.t, p.Dir, "update-ref", "refs/heads/"+p.Branch, aged)
+	memories, err := filepath.Glob(filepath.Join(w.store.Dir, "*", "*", "workspace.json"))
+	check(w.t, err)
+	for _, path := range memories {
+		data, err := os.ReadFile(path)
+		check(w.t, err)
+		check(w.t, os.WriteFile(path, bytes.ReplaceAll(data, []byte(p.Commit), []byte(aged)), 0o600))
+	}
+	return aged
 }
 
 // TestWorkOnUncommittedWork has a host's work tree that was not committed: it

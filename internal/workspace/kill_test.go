@@ -21,7 +21,7 @@ func victim(t *testing.T, self *killtest.Victim, deed func(store workspace.Store
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}
 	store := workspace.Store{Dir: dir, AtStep: self.AtStep}
-	self.Lives(t, deed(store, workspace.Target{VM: "0badcafe", Name: "box", Guest: guest, Dial: dial}, host))
+	self.Lives(t, deed(store, workspace.Target{VM: "0badcafe", Name: "box", Guest: guest, Dial: dial, Announce: unheard}, host))
 }
 
 // kill has a process of this test kill itself at a step.

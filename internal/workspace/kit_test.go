@@ -140,8 +140,11 @@ func socketPair(t testing.TB) (net.Conn, net.Conn) {
 	return conn, <-accepted
 }
 
+// unheard is for puts of which no daemon is told.
+func unheard(context.Context) error { return nil }
+
 func (w *world) target(name string) workspace.Target {
-	return workspace.Target{VM: "0badcafe", Name: "box", Guest: w.at(name), Dial: w.dial}
+	return workspace.Target{VM: "0badcafe", Name: "box", Guest: w.at(name), Dial: w.dial, Announce: unheard}
 }
 
 func (w *world) at(name string) string { return filepath.Join(w.root, name) }

@@ -205,6 +205,11 @@ const out = "refs/banger/out"
 func (r *change) fetch(ctx context.Context, g git, ref wire.Ref) (Pulled, error) {
 	p := Pulled{Dir: g.dir, Branch: ref.Name, Commit: ref.OID}
 	before, err := g.line(ctx, "rev-parse", "--verify", "--quiet", "refs/heads/"+ref.Name)
+	if err == nil && r.isSame(ctx, g, before, ref.OID) {
+		p.Commit = before
+		r.remember(p)
+		return p, nil
+	}
 	if err == nil {
 		if _, err := r.own.git.run(ctx, "merge-base", "--is-ancestor", before, ref.OID); err != nil {
 			p.Before = before
@@ -219,11 +224,36 @@ func (r *change) fetch(ctx context.Context, g git, ref wire.Ref) (Pulled, error)
 	if err != nil {
 		return p, err
 	}
+	r.remember(p)
+	return p, nil
+}
+
+func (r *change) remember(p Pulled) {
 	if r.kept.Pulled == nil {
 		r.kept.Pulled = map[string]string{}
 	}
-	r.kept.Pulled[ref.Name] = ref.OID
-	return p, nil
+	r.kept.Pulled[p.Branch] = p.Commit
+}
+
+// isSame says whether a commit of the host holds the work that another was made
+// of just now: nothing but the time of day tells them apart.
+func (r *change) isSame(ctx context.Context, g git, before, now string) bool {
+	was, err := r.work(ctx, g, before)
+	if err != nil {
+		return false
+	}
+	is, err := r.work(ctx, r.own.git, now)
+	return err == nil && was == is
+}
+
+// work names the files of a commit and what they were before. For a plain
+// directory that is a commit of the same moment, and its files count.
+func (r *change) work(ctx context.Context, g git, commit string) (string, error) {
+	before := commit + "^"
+	if r.kept.Common == "" {
+		before += "^{tree}"
+	}
+	return g.line(ctx, "rev-parse", commit+"^{tree}", before)
 }
 
 // pullPlain keeps the work on a plain directory in a repository made for it.

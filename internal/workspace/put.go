@@ -28,6 +28,9 @@ type Target struct {
 	Name  string // of the VM, for people
 	Guest string // path in the guest
 	Dial  Dial
+	// Announce tells that the workspace is about to come to its place, where it
+	// may hold work from then on. A put that the guest refuses does not come to it.
+	Announce func(ctx context.Context) error
 	// Force puts it over what the guest has there, its own work too.
 	Force bool
 	// Tooling lets mise install in the background what the tree names.
@@ -120,16 +123,16 @@ func (s *Source) put(ctx context.Context, store Store, t Target, before *memory,
 		return Summary{}, err
 	}
 	sum := Summary{Guest: t.Guest, Update: before != nil}
-	return sum, x.carry(ctx, store, t.Dial, &sum, report)
+	return sum, x.carry(ctx, store, t, &sum, report)
 }
 
 // carry brings what was planned to the guest. A new workspace is remembered
 // before the guest puts it to its place: one that nobody remembers would be in
 // the way of the same put again. Anything else is remembered afterwards, since
 // it can be put again where only the guest has it.
-func (x *transfer) carry(ctx context.Context, store Store, dial Dial, sum *Summary, report Report) error {
+func (x *transfer) carry(ctx context.Context, store Store, t Target, sum *Summary, report Report) error {
 	store.step("put.send")
-	s, err := x.open(ctx, dial)
+	s, err := x.open(ctx, t.Dial)
 	if err != nil {
 		return err
 	}
@@ -145,6 +148,9 @@ func (x *transfer) carry(ctx context.Context, store Store, dial Dial, sum *Summa
 		if err := x.remember(store); err != nil {
 			return err
 		}
+	}
+	if err := t.Announce(ctx); err != nil {
+		return err
 	}
 	store.step("put.finish")
 	if err := s.finish(ctx); err != nil || isNew {

@@ -2,6 +2,7 @@ package workspace_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"net"
 	"os"
@@ -256,12 +257,35 @@ func TestTheGuestsWorkIsNotOverwritten(t *testing.T) {
 	}
 }
 
+func TestAWorkspaceIsAnnouncedBeforeItIsThere(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	target, told := w.target("repo"), 0
+	target.Announce = func(context.Context) error {
+		told++
+		if _, err := os.Stat(target.Guest); !os.IsNotExist(err) {
+			t.Errorf("it is there already: %v", err)
+		}
+		return nil
+	}
+	_, err := w.tryPut(repository(t), target, asItIs)
+	check(t, err)
+	if told != 1 {
+		t.Errorf("it was told %d times", told)
+	}
+}
+
 func TestSomethingElseIsNotOverwritten(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	write(t, w.root, map[string]string{"repo/precious": "x"})
 	dir := repository(t)
-	_, err := w.tryPut(dir, w.target("repo"), asItIs)
+	target := w.target("repo")
+	target.Announce = func(context.Context) error {
+		t.Error("what the guest refuses is told to be there")
+		return nil
+	}
+	_, err := w.tryPut(dir, target, asItIs)
 	var refused *workspace.Refused
 	if !errors.As(err, &refused) || refused.Kind != wire.Exists {
 		t.Fatalf("%v", err)
