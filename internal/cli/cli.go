@@ -100,6 +100,8 @@ func (d *deps) daemonProgram() string {
 func newRootCommand(d *deps) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "banger",
+		Args:  known,
+		RunE:  help,
 		Short: "Real Linux machines for a command, a repository or an agent",
 		Long: `banger gives you a real Linux machine of its own for a command: a microVM with
 its own kernel, gone when it should be gone.
@@ -113,6 +115,8 @@ the guest can't run the program, 127 when it has no such program, 128+n when
 signal n killed it, 130 when you interrupted.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
+
+		SuggestionsMinimumDistance: 2,
 	}
 	root.CompletionOptions.HiddenDefaultCmd = false
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usage(c, err.Error()) })
@@ -145,24 +149,24 @@ signal n killed it, 130 when you interrupted.`,
 
 // group is a command that only holds others.
 func group(name, short string, commands ...*cobra.Command) *cobra.Command {
-	c := &cobra.Command{
-		Use: name, Short: short,
-		Args: func(c *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return nil
-			}
-			message := "there is no command \"" + c.CommandPath() + " " + args[0] + "\""
-			if near := c.SuggestionsFor(args[0]); len(near) > 0 {
-				message += "; did you mean \"" + c.CommandPath() + " " + near[0] + "\"?"
-			}
-			return usage(c, message)
-		},
-		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
-	}
-	c.SuggestionsMinimumDistance = 2
+	c := &cobra.Command{Use: name, Short: short, Args: known, RunE: help, SuggestionsMinimumDistance: 2}
 	c.AddCommand(commands...)
 	return c
 }
+
+// known refuses a word that is no command of a group.
+func known(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	message := "there is no command \"" + c.CommandPath() + " " + args[0] + "\""
+	if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+		message += "; did you mean \"" + c.CommandPath() + " " + near[0] + "\"?"
+	}
+	return usage(c, message)
+}
+
+func help(c *cobra.Command, _ []string) error { return c.Help() }
 
 // addJSON adds --json.
 func addJSON(c *cobra.Command, json *bool) {

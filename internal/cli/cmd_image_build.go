@@ -54,7 +54,7 @@ VM's memory only, and out of reach of RUN. Nothing is kept from one build for th
   banger image build -f docker/app.Dockerfile --build-arg VERSION=3 -t app ./src
   banger image build --registry-auth registry.example.com -t app
   git archive HEAD | banger image build -t app -`,
-		Args: cobra.MaximumNArgs(1),
+		Args: atMostOne("one directory, or -"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				o.context = args[0]
@@ -71,7 +71,7 @@ VM's memory only, and out of reach of RUN. Nothing is kept from one build for th
 	c.Flags().StringVar(&o.kernelRef, "kernel-ref", "", "the `kernel` that the image starts with unless told otherwise")
 	c.Flags().StringVar(&o.maxSize, "max-size", "", "how much the image may unpack to, as a `size` (default 32G)")
 	c.Flags().StringVar(&o.image, "builder", "", "`image` with Docker in it, to build in (default: default_image_name of the config)")
-	c.Flags().IntVar(&o.vcpus, "vcpus", 0, "the builder's `number` of processors (default: default_vcpus of the config)")
+	c.Flags().Var(&o.vcpus, "vcpus", "the builder's `number` of processors (default: default_vcpus of the config)")
 	c.Flags().StringVar(&o.memory, "memory", "", "the builder's memory, as a `size` (default: default_memory of the config)")
 	c.Flags().StringVar(&o.disk, "disk", "", "the builder's disk, as a `size`: for the files, the layers and the image (default: default_disk of the config)")
 	completeFlag(c, "kernel-ref", d.completeKernels)

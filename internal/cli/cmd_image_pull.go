@@ -37,7 +37,7 @@ names. Layers are kept in banger's cache and need not come twice.`,
 		Example: `  banger image pull debian-bookworm
   banger image pull docker.io/library/alpine:3.20 --kernel-ref generic-6.12
   banger image pull --tar app.tar --name app`,
-		Args:              cobra.MaximumNArgs(1),
+		Args:              atMostOne("one name or reference"),
 		ValidArgsFunction: d.completeImages,
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) > 0 {

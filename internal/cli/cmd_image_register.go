@@ -38,7 +38,7 @@ func newImageRegisterCommand(d *deps) *cobra.Command {
 	c.Flags().StringVar(&o.vmlinux, "kernel", "", "a kernel of your own, a `file`: it is imported by the image's name")
 	c.Flags().StringVar(&o.modules, "modules", "", "the `directory` of that kernel's modules")
 	c.Flags().StringVar(&o.initrd, "initrd", "", "an initrd, a `file` with modules of that kernel in it")
-	c.MarkFlagsMutuallyExclusive("kernel", "kernel-ref")
+	notBoth(c, "kernel", "kernel-ref")
 	completeFlag(c, "kernel-ref", d.completeKernels)
 	addJSON(c, &o.json)
 	return c

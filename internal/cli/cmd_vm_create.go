@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -19,7 +20,7 @@ type machineOptions struct {
 	name   string
 	image  string
 	kernel string
-	vcpus  int
+	vcpus  processors
 	memory string
 	disk   string
 
@@ -32,7 +33,7 @@ func (o *machineOptions) add(c *cobra.Command, d *deps) {
 	c.Flags().StringVar(&o.name, "name", "", "the VM's `name`, a DNS label; made up without it")
 	c.Flags().StringVar(&o.image, "image", "", "`image` to start from (default: default_image_name of the config)")
 	c.Flags().StringVar(&o.kernel, "kernel", "", "`kernel` to start with (default: the image's)")
-	c.Flags().IntVar(&o.vcpus, "vcpus", 0, "`number` of processors (default: default_vcpus of the config)")
+	c.Flags().Var(&o.vcpus, "vcpus", "`number` of processors (default: default_vcpus of the config)")
 	c.Flags().StringVar(&o.memory, "memory", "", "memory, as a `size` like 512M or 2G (default: default_memory of the config)")
 	c.Flags().StringVar(&o.disk, "disk", "", "disk, as a `size` like 20G (default: default_disk of the config)")
 	addPorts(c, &o.ports)
@@ -42,12 +43,28 @@ func (o *machineOptions) add(c *cobra.Command, d *deps) {
 	completeFlag(c, "kernel", d.completeKernels)
 }
 
+// processors is how many of them a VM has; 0 is as many as the config says.
+type processors int
+
+// String implements [pflag.Value].
+func (p processors) String() string { return strconv.Itoa(int(p)) }
+
+// Type implements [pflag.Value].
+func (p processors) Type() string { return "int" }
+
+// Set implements [pflag.Value].
+func (p *processors) Set(text string) error {
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 || n > 32 {
+		return errors.New("a VM has 1 to 32 processors")
+	}
+	*p = processors(n)
+	return nil
+}
+
 func (o machineOptions) request() (api.CreateRequest, error) {
 	if err := checkName(o.name); err != nil {
 		return api.CreateRequest{}, err
-	}
-	if o.vcpus < 0 || o.vcpus > 32 {
-		return api.CreateRequest{}, bad("", "--vcpus %d: a VM has 1 to 32 processors", o.vcpus)
 	}
 	memory, err := parseSize("memory", o.memory, config.MinMemoryMiB)
 	if err != nil {
@@ -61,7 +78,7 @@ func (o machineOptions) request() (api.CreateRequest, error) {
 	if err != nil {
 		return api.CreateRequest{}, err
 	}
-	return api.CreateRequest{Name: o.name, Image: o.image, Kernel: o.kernel, VCPUs: o.vcpus, MemoryMiB: memory, DiskMiB: disk,
+	return api.CreateRequest{Name: o.name, Image: o.image, Kernel: o.kernel, VCPUs: int(o.vcpus), MemoryMiB: memory, DiskMiB: disk,
 		Ports: ports, NoCredentials: o.noCredentials, NoOpenSSH: o.noOpenSSH}, nil
 }
 

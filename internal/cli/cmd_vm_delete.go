@@ -31,7 +31,7 @@ One with a workspace that is stopped is started to look.`,
 	}
 	c.Flags().BoolVar(&o.force, "force", false, "also with work that has not come back")
 	c.Flags().BoolVar(&o.save, "save", false, "first bring the work back, on the branch banger/<vm>")
-	c.MarkFlagsMutuallyExclusive("force", "save")
+	notBoth(c, "force", "save")
 	return c
 }
 

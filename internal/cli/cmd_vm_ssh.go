@@ -43,7 +43,7 @@ go in, but a guest with it can log in wherever the key can, while you are connec
 	}
 	c.Flags().BoolVarP(&o.terminal, "tty", "t", false, "give the command a terminal")
 	c.Flags().BoolVarP(&o.noTerminal, "no-tty", "T", false, "give no terminal")
-	c.MarkFlagsMutuallyExclusive("tty", "no-tty")
+	notBoth(c, "tty", "no-tty")
 	c.Flags().StringVar(&o.forwardKey, "forward-key", "", "let the guest use this private `key` of yours, and no other")
 	o.ssh.add(c)
 	return c

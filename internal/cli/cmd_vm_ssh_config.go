@@ -51,7 +51,7 @@ go in, but a guest with it can log in wherever the key can, while you are connec
 	c.Flags().BoolVar(&o.install, "install", false, "write it, and make ~/.ssh/config include it")
 	c.Flags().BoolVar(&o.uninstall, "uninstall", false, "take back what --install did")
 	c.Flags().StringVar(&o.forwardKey, "forward-key", "", "let the guests use this private `key` of yours, and no other")
-	c.MarkFlagsMutuallyExclusive("install", "uninstall")
+	notBoth(c, "install", "uninstall")
 	return c
 }
 

@@ -32,7 +32,7 @@ func (o *commandOptions) add(c *cobra.Command) {
 	c.Flags().StringArrayVarP(&o.env, "env", "e", nil, "set `NAME=VALUE` for the command; NAME alone takes the value it has here")
 	c.Flags().StringVar(&o.cwd, "cwd", "", "run the command in this `directory` of the guest")
 	addWait(c, &o.wait)
-	c.MarkFlagsMutuallyExclusive("tty", "no-tty")
+	notBoth(c, "tty", "no-tty")
 }
 
 // addWait adds the flag that says how long a start takes.

@@ -124,6 +124,26 @@ func one(what string) cobra.PositionalArgs {
 	}
 }
 
+// atMostOne is a check for a command that can do without its one argument.
+func atMostOne(what string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) > 1 {
+			return usage(c, fmt.Sprintf("%s takes %s, not %d arguments", c.CommandPath(), what, len(args)))
+		}
+		return nil
+	}
+}
+
+// notBoth refuses two flags of which only one can count.
+func notBoth(c *cobra.Command, one, other string) {
+	c.PreRunE = func(c *cobra.Command, _ []string) error {
+		if c.Flags().Changed(one) && c.Flags().Changed(other) {
+			return usage(c, fmt.Sprintf("--%s and --%s can't go together", one, other))
+		}
+		return nil
+	}
+}
+
 // two is one for two arguments.
 func two(what string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -87,7 +88,7 @@ func (d *Daemon) pull(ctx context.Context, req api.PullImage, report progress.Fu
 
 // pullContainer gets a container image.
 func (d *Daemon) pullContainer(ctx context.Context, req api.PullImage, report progress.Func) (image.Image, error) {
-	if err := d.checkKernel(image.Image{Name: req.Name, Kernel: req.Kernel}); err != nil {
+	if err := d.checkKernel(image.Image{Name: cmp.Or(req.Name, req.Reference), Kernel: req.Kernel}); err != nil {
 		return image.Image{}, err
 	}
 	pulled, err := d.Images.Pull(ctx, req, report)

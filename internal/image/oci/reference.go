@@ -25,15 +25,22 @@ func IsReference(s string) bool {
 // docker.io, without a tag it is latest. Errors carry an *api.Error of kind
 // bad-request.
 func Parse(s string) (Reference, error) {
+	scheme, rest, isAddress := strings.Cut(s, "://")
+	switch {
+	case isAddress:
+		return Reference{}, noReference(s, fmt.Sprintf("write it without %s://, like %s", scheme, rest))
+	case s != "" && strings.ContainsRune("./~", rune(s[0])):
+		return Reference{}, noReference(s, fmt.Sprintf("`banger image pull --tar %s --name app` takes an image from a file", s))
+	}
 	parsed, err := name.ParseReference(s, name.WithDefaultTag("latest"))
 	if err != nil {
-		return Reference{}, &api.Error{
-			Kind:    api.KindBadRequest,
-			Message: fmt.Sprintf("%.300q is no reference to an image: %v", s, err),
-			Hint:    "write one like docker.io/library/alpine:3.20, or with a digest: registry.example/app@sha256:…",
-		}
+		return Reference{}, noReference(s, "write one like docker.io/library/alpine:3.20, or with a digest: registry.example/app@sha256:…")
 	}
 	return Reference{parsed}, nil
+}
+
+func noReference(s, hint string) error {
+	return &api.Error{Kind: api.KindBadRequest, Message: fmt.Sprintf("%.300q is no reference to an image", s), Hint: hint}
 }
 
 // dockerHub is how ggcr calls docker.io, as Docker's own configuration does.
