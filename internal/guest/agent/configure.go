@@ -226,13 +226,11 @@ func (a *Agent) setHostKey(c proto.Config) error {
 	)
 }
 
-// setMachineID gives the guest an id of its own. A systemd keeps the id that it
-// finds as it starts, or makes one. It mostly starts after this, but not surely:
-// banger-init waits two seconds for it, and no longer. So only a resumed guest,
-// whose systemd is long past that, takes another.
+// setMachineID gives the guest an id of its own, unless systemd does: that finds
+// one as it starts, or makes one, which is not surely after this. By another id
+// nobody would find its journal any more.
 func (a *Agent) setMachineID(c proto.Config) error {
-	starting := !a.events.has(defaultReady)
-	if c.MachineID == "" || a.init == proto.InitSystemd && starting {
+	if c.MachineID == "" || a.init == proto.InitSystemd {
 		return nil
 	}
 	return putFile(a.path("/etc/machine-id"), []byte(c.MachineID+"\n"), 0o444)

@@ -73,13 +73,13 @@ func tree(t *testing.T, root string) map[string]string {
 }
 
 func TestConfigure(t *testing.T) {
-	g := start(t, proto.InitSystemd)
+	g, socket := startNotified(t)
 	write(t, filepath.Join(g.root, "etc/hosts"), "127.0.0.1 localhost\n")
 	write(t, filepath.Join(g.root, "etc/environment"), "MINE=1") // no line end
 	write(t, filepath.Join(g.root, "etc/ssh/sshd_config"), "")
 	write(t, filepath.Join(g.root, "etc/ssl/certs/ca-certificates.crt"), "old bundle\n")
 	write(t, filepath.Join(g.root, "root/.ssh/authorized_keys"), "ssh-ed25519 mine\n")
-	write(t, filepath.Join(g.root, "etc/machine-id"), "")
+	write(t, filepath.Join(g.root, "etc/machine-id"), "systemd's\n")
 	os.MkdirAll(filepath.Join(g.root, "usr/local/share/ca-certificates"), 0o755)
 	os.Symlink("../run/systemd/resolve/stub-resolv.conf", filepath.Join(g.root, "etc/resolv.conf"))
 	_, hostKey, hostLine := newKey(t)
@@ -113,7 +113,7 @@ func TestConfigure(t *testing.T) {
 		"/etc/ssh/ssh_host_ed25519_key":      "-rw------- " + hostKey,
 		"/etc/ssh/ssh_host_ed25519_key.pub":  "-rw-r--r-- " + hostLine,
 		"/etc/ssl/certs/ca-certificates.crt": "-rw-r--r-- old bundle\n" + begin + ca + end,
-		"/etc/machine-id":                    "-rw-r--r-- ",
+		"/etc/machine-id":                    "-rw-r--r-- systemd's\n",
 		"/root/.ssh/authorized_keys":         "-rw-r--r-- ssh-ed25519 mine\n" + begin + userLine + end,
 		"/run/banger/init":                   "-rw-r--r-- systemd\n",
 		"/run/systemd/system/service.d/50-banger-environment.conf": "-rw-r--r-- # written by banger at each start\n[Service]\n" +
@@ -129,7 +129,12 @@ func TestConfigure(t *testing.T) {
 	}
 	g.kernel.mu.Unlock()
 
-	// The same again changes nothing; another identity replaces the first.
+	// The same again changes nothing, also when systemd is up; another identity
+	// replaces the first.
+	if err := agent.Notify(socket, "default"); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, g.watch(t), defaultReady)
 	if err := g.Configure(t.Context(), config); err != nil {
 		t.Fatal(err)
 	}

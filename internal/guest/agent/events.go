@@ -44,12 +44,6 @@ func (s *history) add(e proto.Event) {
 	s.changed.Broadcast()
 }
 
-func (s *history) has(e proto.Event) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Contains(s.events, e)
-}
-
 // await waits until e has happened.
 func (s *history) await(e proto.Event) {
 	s.mu.Lock()

@@ -151,8 +151,7 @@ type Config struct {
 	// Env reaches every command, login shell and service of the guest.
 	Env     map[string]string `json:"env,omitzero"`
 	CACerts []string          `json:"ca_certs,omitzero"` // PEM certificates to trust
-	// MachineID is 32 lower-case hex digits. A systemd that is starting keeps
-	// or makes its own; a resumed guest takes this one.
+	// MachineID is 32 lower-case hex digits. A systemd keeps or makes its own.
 	MachineID string `json:"machine_id,omitempty"`
 	// Container is what the image says about the commands that run in it.
 	Container *Container `json:"container,omitempty"`
