@@ -118,7 +118,7 @@ func (c *command) kernel(cfg fcserver.Config, p processor) {
 	if cfg.Initrd != nil {
 		c.add("-initrd", fmt.Sprintf("/proc/self/fd/%d", c.inherit(cfg.Initrd.File)))
 	}
-	c.add("-append", withKernelArgs(cfg.Cmdline, kernelArgs(p)))
+	c.add("-append", p.cmdline(cfg.Cmdline))
 }
 
 // serial is the first serial port, on QEMU's stdin and stdout.

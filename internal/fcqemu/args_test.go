@@ -158,6 +158,28 @@ func TestKernelArgsStayBeforeThoseOfTheFirstProcess(t *testing.T) {
 	}
 }
 
+func TestTheDelayLoopIsToldWhereTheTicksAreKnown(t *testing.T) {
+	for cmdline, want := range map[string]string{
+		"fcqemu.hz=250":             "10384512",
+		"quiet fcqemu.hz=1000 -- x": "2596128",
+		"quiet":                     "",
+		"fcqemu.hz=0":               "",
+		"fcqemu.hz=-250":            "",
+		"fcqemu.hz=":                "",
+		"fcqemu.hz=1000000000000":   "",
+	} {
+		_, told, _ := strings.Cut(software.cmdline(cmdline), " lpj=")
+		told, _, _ = strings.Cut(told, " ")
+		if told != want {
+			t.Errorf("%q: lpj is %q, want %q", cmdline, told, want)
+		}
+	}
+	accelerated := processor{kvm: true}
+	if got := accelerated.cmdline("fcqemu.hz=250"); strings.Contains(got, "lpj") {
+		t.Errorf("with KVM the command line is %q", got)
+	}
+}
+
 func TestCheckRefusesByTheFieldsName(t *testing.T) {
 	limits := &firecracker.RateLimiter{}
 	for field, change := range map[string]func(*fcserver.Config){
@@ -194,7 +216,7 @@ func TestCheckRefusesByTheFieldsName(t *testing.T) {
 func TestCommandLinesAreTakenWhenTheWholeFits(t *testing.T) {
 	for n := maxCmdline - 200; n <= maxCmdline; n++ {
 		cmdline := strings.Repeat("x", n)
-		whole := withKernelArgs(cmdline, kernelArgs(software))
+		whole := software.cmdline(cmdline)
 		err := checkCmdline(cmdline, software)
 		var refused *fcserver.Unsupported
 		if len(whole) < maxCmdline && err != nil || len(whole) >= maxCmdline && !errors.As(err, &refused) {

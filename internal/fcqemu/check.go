@@ -95,7 +95,7 @@ func checkDevices(cfg fcserver.Config) error {
 // a kernel cuts off what is too long, without a word. Like Firecracker the
 // machine minds at its boot only.
 func checkCmdline(cmdline string, p processor) error {
-	whole := withKernelArgs(cmdline, kernelArgs(p))
+	whole := p.cmdline(cmdline)
 	if over := len(whole) + 1 - maxCmdline; over > 0 {
 		return refuse("boot_args", fmt.Sprintf("with what fcqemu appends the kernel's command line would be %d bytes too long", over))
 	}

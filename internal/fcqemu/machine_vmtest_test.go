@@ -140,6 +140,26 @@ func TestTheMachineIsWhatWasAskedFor(t *testing.T) {
 	}
 }
 
+// TestTheDelayLoopIsNotMeasured tells half of the kernel's ticks (250 in
+// Debian's): so its delay loop is said to be twice as long as any processor
+// would find it.
+func TestTheDelayLoopIsNotMeasured(t *testing.T) {
+	cfg := config(t, "facts")
+	cfg.Machine.VCPUCount = 2
+	cfg.Cmdline += " fcqemu.hz=125"
+	g := boot(t, cfg)
+	facts := g.until("guest: done", "fact: ")
+	_, rest, _ := strings.Cut(strings.Join(facts, "\n"), " lpj=")
+	var lpj int
+	if _, err := fmt.Sscan(rest, &lpj); err != nil {
+		t.Fatalf("no lpj= on the command line in %q", facts)
+	}
+	want := fmt.Sprintf("bogomips %d.%02d", lpj/(500_000/250), lpj/(5_000/250)%100) // show_cpuinfo in Linux
+	if got := facts[len(facts)-2:]; got[0] != want || got[1] != want {
+		t.Errorf("the processors have %q, want %q", got, want)
+	}
+}
+
 func TestManyDevices(t *testing.T) {
 	cfg := config(t, "drives")
 	for range maxDevices {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -145,6 +146,9 @@ func (s *Store) assemble(ctx context.Context, work string, rec *record, report p
 		return err
 	}
 	rec.Release = release
+	if rec.HZ, err = packagedHZ(root, release); err != nil {
+		return err
+	}
 	s.step(stepExtract, report)
 	if err := writeKernel(filepath.Join(root, "boot", "vmlinuz-"+release), filepath.Join(kernel, vmlinuxFile)); err != nil {
 		return err
@@ -173,6 +177,19 @@ func keepEarly(modules *depmod.Tree, tree, dir string) ([]earlyModule, error) {
 		}
 	}
 	return early, atomicfile.SyncDir(dir)
+}
+
+// packagedHZ reads the kernel's CONFIG_HZ from the configuration in its package;
+// 0 when the package has none.
+func packagedHZ(root, release string) (int, error) {
+	text, err := os.ReadFile(filepath.Join(root, "boot", "config-"+release))
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("cannot read the kernel's configuration: %w", err)
+	}
+	return parseConfig(string(text)).hz(), nil
 }
 
 // findRelease finds the one kernel release that a package's modules are for.

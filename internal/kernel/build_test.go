@@ -57,6 +57,7 @@ func kernelDeb(t *testing.T, edit func(map[string][]byte)) string {
 	vmlinux := elf64(note("Xen", xenNotePhysEntry, []byte{0x50, 0x08, 0, 1}))
 	files := map[string][]byte{
 		"boot/vmlinuz-6.12.1-cloud":                         bzImage(packings(t, vmlinux)["zstd"]),
+		"boot/config-6.12.1-cloud":                          []byte("# CONFIG_HZ_100 is not set\nCONFIG_HZ_250=y\nCONFIG_HZ=250\n"),
 		modules + "kernel/drivers/virtio/virtio_mmio.ko.gz": packings(t, program)["gzip"],
 		modules + "kernel/drivers/block/virtio_blk.ko":      program,
 		modules + "modules.order":                           []byte("kernel/drivers/virtio/virtio_mmio.ko\nkernel/drivers/block/virtio_blk.ko\n"),
@@ -85,6 +86,9 @@ func TestAssembleMakesAllFilesOfAKernel(t *testing.T) {
 	if rec.Release != "6.12.1-cloud" {
 		t.Errorf("release is %q", rec.Release)
 	}
+	if rec.HZ != 250 {
+		t.Errorf("its clock ticks %d times a second", rec.HZ)
+	}
 	want := []earlyModule{{File: "virtio_mmio.ko"}, {File: "virtio_blk.ko", Deps: []string{"virtio_mmio.ko"}}}
 	if diff := cmp.Diff(want, rec.Early); diff != "" {
 		t.Error(diff)
@@ -106,6 +110,13 @@ func TestAssembleMakesAllFilesOfAKernel(t *testing.T) {
 	defer file.Close()
 	if _, err := file.ReadAt(drive, 0); err != nil || binary.LittleEndian.Uint16(drive[1024+0x38:]) != 0xef53 {
 		t.Errorf("the modules drive is no ext4 (%v)", err)
+	}
+}
+
+func TestAPackageMayBeWithoutTheKernelsConfiguration(t *testing.T) {
+	_, rec, _, err := assemble(t, func(files map[string][]byte) { delete(files, "boot/config-6.12.1-cloud") })
+	if err != nil || rec.HZ != 0 {
+		t.Errorf("got %d ticks, %v", rec.HZ, err)
 	}
 }
 

@@ -209,14 +209,15 @@ func look(vmlinux []byte, modules *depmod.Tree, from string, rec *record, report
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("cannot read the kernel's list of modules: %w", err)
 	}
-	found, err := newSurvey(vmlinux, modules, string(list)).report()
+	survey := newSurvey(vmlinux, modules, string(list))
+	found, err := survey.report()
 	if err != nil {
 		return err
 	}
 	if err := checkKernel(bytes.NewReader(vmlinux)); err != nil {
 		found.Missing = append(found.Missing, "it has no PVH entry: it does not work on fcqemu")
 	}
-	rec.NoDeviceMapper = found.NoDeviceMapper
+	rec.NoDeviceMapper, rec.HZ = found.NoDeviceMapper, survey.config.hz()
 	for _, sentence := range found.Missing {
 		report(progress.Event{Step: stepCheck, Warning: true, Detail: sentence})
 	}

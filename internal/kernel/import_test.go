@@ -170,6 +170,17 @@ func kindOf(err error) api.Kind {
 	return e.Kind
 }
 
+func TestAnImportedKernelTellsItsTicks(t *testing.T) {
+	s, vmlinux := emptyStore(t), filepath.Join(t.TempDir(), "vmlinux")
+	put(t, vmlinux, string(fakeVmlinux(elf.EM_X86_64, withConfig(append(slices.Clone(fullConfig), "CONFIG_HZ=1000")...))))
+	if _, err := s.Import(t.Context(), "mine", Files{Vmlinux: vmlinux}, progress.Discard); err != nil {
+		t.Fatal(err)
+	}
+	if k := ensure(t, s, "mine"); k.HZ != 1000 {
+		t.Errorf("its clock ticks %d times a second", k.HZ)
+	}
+}
+
 func TestImportRefuses(t *testing.T) {
 	dir := t.TempDir()
 	file := func(name string, content []byte) string {

@@ -68,6 +68,10 @@ type Kernel struct {
 
 	// NoDeviceMapper says that VMs need whole copies of their images with it.
 	NoDeviceMapper bool
+
+	// HZ is how often a second the kernel's clock ticks (CONFIG_HZ); 0 when that
+	// is not known.
+	HZ int
 }
 
 // record is kernel.json.
@@ -83,6 +87,8 @@ type record struct {
 	Early   []earlyModule `json:"early"`
 	// NoDeviceMapper: a VM can't lie its disk over a shared image.
 	NoDeviceMapper bool `json:"no_device_mapper,omitempty"`
+	// HZ is the kernel's CONFIG_HZ; 0: not known.
+	HZ int `json:"hz,omitempty"`
 }
 
 // recordFormat grows when kernels built before must be built again. Format 1
@@ -220,6 +226,7 @@ func (s *Store) kernel(rec record) Kernel {
 		Created: rec.Created,
 
 		NoDeviceMapper: rec.NoDeviceMapper,
+		HZ:             rec.HZ,
 
 		Vmlinux: filepath.Join(dir, vmlinuxFile),
 		Modules: filepath.Join(dir, modulesFile),

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/banger-vm/banger/internal/kernel/depmod"
@@ -68,8 +69,8 @@ const (
 // survey is what can be found out about a kernel without starting it.
 type survey struct {
 	vmlinux []byte
-	config  map[string]string // from the image itself; nil: it does not carry it
-	builtin map[string]bool   // names of modules that are built in; nil: not known
+	config  config          // from the image itself; nil: it does not carry it
+	builtin map[string]bool // names of modules that are built in; nil: not known
 	modules *depmod.Tree
 }
 
@@ -168,7 +169,7 @@ func (r *Report) lookForMapper(s *survey) {
 
 // embeddedConfig reads the configuration that a kernel built with
 // CONFIG_IKCONFIG carries: a gzip between two marks (kernel/configs.c).
-func embeddedConfig(vmlinux []byte) map[string]string {
+func embeddedConfig(vmlinux []byte) config {
 	const begin, end = "IKCFG_ST", "IKCFG_ED"
 	_, rest, found := bytes.Cut(vmlinux, []byte(begin+"\x1f\x8b"))
 	if !found {
@@ -189,15 +190,27 @@ func embeddedConfig(vmlinux []byte) map[string]string {
 // maxConfig is more than any kernel's configuration has.
 const maxConfig = 4 << 20
 
-func parseConfig(text string) map[string]string {
-	config := map[string]string{}
+// config is a kernel's configuration: the values by their names without CONFIG_.
+type config map[string]string
+
+func parseConfig(text string) config {
+	c := config{}
 	for line := range strings.Lines(text) {
 		name, value, set := strings.Cut(strings.TrimSpace(line), "=")
 		if name, ok := strings.CutPrefix(name, "CONFIG_"); ok && set {
-			config[name] = value
+			c[name] = value
 		}
 	}
-	return config
+	return c
+}
+
+// hz is how often a second the kernel's clock ticks; 0 when c does not say so.
+func (c config) hz() int {
+	hz, err := strconv.Atoi(c["HZ"])
+	if err != nil {
+		return 0
+	}
+	return hz
 }
 
 var banner = regexp.MustCompile(`Linux version ([0-9][0-9A-Za-z.+~_-]{0,63}) \(`)

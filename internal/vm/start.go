@@ -175,7 +175,7 @@ func (a *attempt) walk(ctx context.Context) (r *run, waited, err error) {
 	if err := a.identify(ctx, r.process, choice); err != nil {
 		return nil, nil, err
 	}
-	if err := a.configureMachine(ctx, r.process.Client(), choice); err != nil {
+	if err := a.configureMachine(ctx, r.process.Client(), choice, kernel); err != nil {
 		return nil, nil, err
 	}
 	if err := a.boot(ctx, r); err != nil {
@@ -265,8 +265,8 @@ func (a *attempt) identify(ctx context.Context, process *firecracker.Process, ch
 	})
 }
 
-func (a *attempt) configureMachine(ctx context.Context, c *firecracker.Client, choice vmm.Choice) error {
-	return a.do(ctx, "start.configure", func() error { return a.configureVMM(ctx, c, choice) })
+func (a *attempt) configureMachine(ctx context.Context, c *firecracker.Client, choice vmm.Choice, k kernel.Kernel) error {
+	return a.do(ctx, "start.configure", func() error { return a.configureVMM(ctx, c, bootArgs(a.record())+processorArgs(choice, k)) })
 }
 
 // boot listens for the guest first, so that its hello is heard.
@@ -428,9 +428,8 @@ func devices(choice vmm.Choice) []string {
 
 // configureVMM tells the VMM what machine to build. The drives' order is their
 // order in the guest, which banger-init is told on the command line.
-func (v *machine) configureVMM(ctx context.Context, c *firecracker.Client, choice vmm.Choice) error {
+func (v *machine) configureVMM(ctx context.Context, c *firecracker.Client, args string) error {
 	rec := v.record()
-	args := bootArgs(rec) + processorArgs(choice)
 	yes := true
 	return first(
 		func() error {
@@ -495,11 +494,19 @@ func bootArgs(r Record) string {
 // changes its own code while it boots, and QEMU shows a processor the change
 // that another made late: where the host is busy the kernel panics at an int3.
 // More processors make such a boot no faster either: they wait for each other.
-func processorArgs(choice vmm.Choice) string {
+//
+// fcqemu.hz spares the others the measuring of their delay loop: fcqemu knows
+// how fast their counter runs, and needs the kernel's ticks to say it in the
+// kernel's unit.
+func processorArgs(choice vmm.Choice, k kernel.Kernel) string {
 	if choice.Accelerated {
 		return ""
 	}
-	return " maxcpus=1 noreplace-smp"
+	args := " maxcpus=1 noreplace-smp"
+	if k.HZ > 0 {
+		args += fmt.Sprintf(" fcqemu.hz=%d", k.HZ)
+	}
+	return args
 }
 
 // awaitAgent waits for the guest's agent. A guest that does not answer in time

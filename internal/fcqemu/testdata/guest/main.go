@@ -141,6 +141,11 @@ func facts() {
 	fmt.Println("fact: clocksource", read("/sys/devices/system/clocksource/clocksource0/current_clocksource"))
 	fmt.Println("fact: rng", read("/sys/class/misc/hw_random/rng_current"))
 	fmt.Println("fact: cmdline", read("/proc/cmdline"))
+	for line := range strings.Lines(read("/proc/cpuinfo")) {
+		if value, ok := strings.CutPrefix(line, "bogomips\t: "); ok {
+			fmt.Println("fact: bogomips", strings.TrimSpace(value))
+		}
+	}
 }
 
 // readDrive prints the first bytes of a drive, up to the first zero.
