@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/banger-vm/banger/internal/guest/proto"
+	"github.com/banger-vm/banger/internal/guest/timerslack"
 )
 
 // HangUpGrace is how long what is still in a command's session lives after the
@@ -239,14 +240,20 @@ func (p *process) launch(path string, argv []string, o order, theirs []*os.File)
 		sys.UseCgroupFD, sys.CgroupFD = true, p.group.fd
 	}
 	attr := &os.ProcAttr{Dir: o.dir, Env: o.env, Files: theirs, Sys: sys}
-	proc, err := os.StartProcess(path, argv, attr)
+	err := p.start(path, argv, attr)
 	if err != nil && p.group != nil && !errors.Is(err, unix.ENOEXEC) && !errors.Is(err, unix.ENOENT) {
 		// It may be the group that the kernel refuses.
 		sys.UseCgroupFD = false
-		proc, err = os.StartProcess(path, argv, attr)
+		err = p.start(path, argv, attr)
 	}
-	p.proc = proc
 	return err
+}
+
+func (p *process) start(path string, argv []string, attr *os.ProcAttr) error {
+	return timerslack.Punctual(func() (err error) {
+		p.proc, err = os.StartProcess(path, argv, attr)
+		return err
+	})
 }
 
 // resetOOM lets the kernel choose the command when memory is short, as it would

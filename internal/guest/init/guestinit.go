@@ -46,6 +46,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/banger-vm/banger/internal/guest/timerslack"
 )
 
 // newRoot is where the image's root is put together before it becomes /.
@@ -76,6 +78,9 @@ func boot() error {
 		return err
 	}
 	mark("started")
+	if err := timerslack.Relax(); err != nil {
+		mark(cannot("let the timers be late", err).Error())
+	}
 	conf, err := readConfig()
 	if err != nil {
 		return err
@@ -134,7 +139,9 @@ func handOver(kind initKind, agent startedAgent) error {
 	}
 	agent.awaitIdentity()
 	mark("handing over to " + initPath)
-	err := unix.Exec(initPath, append([]string{initPath}, os.Args[1:]...), os.Environ())
+	err := timerslack.Punctual(func() error {
+		return unix.Exec(initPath, append([]string{initPath}, os.Args[1:]...), os.Environ())
+	})
 	say("banger-init: cannot execute the image's " + initPath + ": " + err.Error() + "; going on without it\n")
 	return stay(agent.pid)
 }
