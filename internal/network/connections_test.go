@@ -4,6 +4,7 @@ package network
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -95,6 +96,44 @@ func TestGuestsTogetherLeaveTheHostHalfOfItsConnectionTable(t *testing.T) {
 	l.take(n, tooMany)
 	if got := flood(0); got <= table {
 		t.Errorf("without the rule they have %d connections, so the test shows nothing", got)
+	}
+}
+
+// TestAGuestsConnectionsAreForgottenAndNoOthers does it in both ways: an older
+// kernel refuses the first.
+func TestAGuestsConnectionsAreForgottenAndNoOthers(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	l := newLab(t)
+	n := l.network()
+	guests := l.guests(n, 2)
+	gone, stays := guests[0], guests[1]
+	const some = 50
+	stays.beginConnections(0, some)
+	for name, forget := range map[string]func() error{
+		"the kernel chooses": func() error { return flushConnections(gone.Addr.Addr()) },
+		"the table is read": func() error {
+			_, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, connectionsOf(gone.Addr.Addr()))
+			return err
+		},
+	} {
+		gone.beginConnections(0, some)
+		if got := l.connections(gone); got < some {
+			t.Fatalf("%s: the guest has %d connections, so the test shows nothing", name, got)
+		}
+		if err := forget(); errors.Is(err, unix.EINVAL) {
+			t.Logf("%s: this kernel can't: %v", name, err)
+			continue
+		} else if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if got := l.connections(gone); got != 0 {
+			t.Errorf("%s: %d connections are left", name, got)
+		}
+		if got := l.connections(stays); got < some {
+			t.Errorf("%s: another guest has only %d connections left", name, got)
+		}
 	}
 }
 

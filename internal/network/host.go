@@ -31,8 +31,9 @@ type host interface {
 	replaceRules(tables []ruleset.Table) error
 	updateRules(t ruleset.Table, s *ruleset.Set, remove, add []ruleset.Element) error
 	removeRules(tables []ruleset.Table) error
-	// trimConnections takes away what guests have beyond so many connections.
-	trimConnections(c Config, most uint32)
+	// trimConnections takes away what guests have beyond so many connections, and
+	// all that is left of guests that do not run.
+	trimConnections(c Config, attached []Lease, most uint32)
 	watchRules() (watch, error)
 	openChains(c Config) error
 	closeChains(c Config) error

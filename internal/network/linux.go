@@ -218,16 +218,11 @@ func isNoLink(err error) bool {
 }
 
 // pin makes the bridge know which tap the MAC is behind, and the host which
-// MAC the address has, for good: neither is ever learned from a guest. What is
-// left of an earlier guest, whose end nobody saw, is forgotten; one that runs has
-// its tap open.
+// MAC the address has, for good: neither is ever learned from a guest.
 func (h *linux) pin(c Config, l Lease) error {
 	tap, err := linkByName(l.Tap)
 	if err != nil {
 		return err
-	}
-	if tap.Attrs().RawFlags&unix.IFF_LOWER_UP == 0 {
-		h.forgetConnections(l)
 	}
 	bridge, err := indexOf(c.Bridge)
 	if err != nil {
@@ -255,7 +250,7 @@ func (h *linux) unpin(c Config, l Lease) error {
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("cannot forget %v: %w", l.Addr.Addr(), err)
 	}
-	h.forgetConnections(l)
+	h.forgetConnections(l.Addr.Addr())
 	return nil
 }
 
@@ -277,51 +272,6 @@ func (h *linux) replaceRules(tables []ruleset.Table) error {
 		}
 	}
 	return mayNot(err)
-}
-
-// forgetConnections takes the guest's connections out of the kernel's table:
-// the next guest at its address neither pays for them nor gets their answers.
-func (h *linux) forgetConnections(l Lease) {
-	if _, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, connectionsOf(l.Addr.Addr())); err != nil {
-		h.log.Warn("cannot forget the connections of a guest that is gone", "address", l.Addr.Addr(), "error", err)
-	}
-}
-
-// connectionsOf matches the connections that an address has begun, or that were
-// begun to it.
-type connectionsOf netip.Addr
-
-func (c connectionsOf) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
-	addr := netip.Addr(c).AsSlice()
-	return flow.Forward.SrcIP.Equal(addr) || flow.Forward.DstIP.Equal(addr)
-}
-
-// trimConnections is for rules that are new and know of no connection yet.
-func (h *linux) trimConnections(c Config, most uint32) {
-	if !h.counts {
-		return
-	}
-	beyond := excess{guests: c.Addr.Masked(), most: int(most), seen: map[netip.Addr]int{}}
-	if _, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, beyond); err != nil {
-		h.log.Warn("guests may keep more connections than they may have", "error", err)
-	}
-}
-
-// excess matches connections that guests have begun, after so many of each.
-type excess struct {
-	guests netip.Prefix
-	most   int
-	seen   map[netip.Addr]int
-}
-
-func (e excess) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
-	from, _ := netip.AddrFromSlice(flow.Forward.SrcIP)
-	from = from.Unmap()
-	if !e.guests.Contains(from) {
-		return false
-	}
-	e.seen[from]++
-	return e.seen[from] > e.most
 }
 
 func (h *linux) updateRules(t ruleset.Table, s *ruleset.Set, remove, add []ruleset.Element) error {

@@ -316,7 +316,7 @@ func (n *Network) replaceRules(attached []Lease) error {
 	if err := n.host.replaceRules(n.cfg.tables(attached, now)); err != nil {
 		return err
 	}
-	n.host.trimConnections(n.cfg, now.mostConnections(len(attached)))
+	n.host.trimConnections(n.cfg, attached, now.mostConnections(len(attached)))
 	n.rulesFor = now
 	n.remember(attached)
 	return nil

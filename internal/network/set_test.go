@@ -128,8 +128,8 @@ func (h *printedHost) updateRules(_ ruleset.Table, s *ruleset.Set, remove, add [
 	return h.do("%s - %s + %s", s.Name, texts(remove), texts(add))
 }
 
-func (h *printedHost) circumstances() (circumstances, error) { return h.around, nil }
-func (h *printedHost) trimConnections(Config, uint32)        {}
+func (h *printedHost) circumstances() (circumstances, error)   { return h.around, nil }
+func (h *printedHost) trimConnections(Config, []Lease, uint32) {}
 
 func (h *printedHost) removeRules([]ruleset.Table) error { return h.do("remove rules") }
 
