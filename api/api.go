@@ -246,7 +246,8 @@ type SSHInfo struct {
 }
 
 // LogLine is one line of GET /v1/vms/{vm}/logs. Source is "console",
-// "journal", "kernel", "agent" (banger's own in the guest) or "daemon".
+// "journal", "kernel", "agent" (banger's own in the guest), "vmm" (the last
+// words of one that ended by itself) or "daemon".
 type LogLine struct {
 	Time   time.Time `json:"time,omitzero"`
 	Source string    `json:"source"`

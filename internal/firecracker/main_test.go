@@ -29,6 +29,9 @@ func TestMain(m *testing.M) {
 		case "chatty":
 			beChatty()
 			serveNothing()
+		case "wordy":
+			beWordy()
+			serveNothing()
 		case "chatty, once":
 			beChatty()
 			os.Exit(3)
@@ -63,13 +66,25 @@ func serveNothing() {
 // beChatty writes much into its log, which it opens as firecracker does; what
 // does not go in is dropped.
 func beChatty() {
-	log, err := unix.Open(firecracker.DefaultLog, unix.O_RDWR|unix.O_CREAT|unix.O_NONBLOCK, 0o600)
+	log, err := unix.Open(firecracker.Log, unix.O_RDWR|unix.O_CREAT|unix.O_NONBLOCK, 0o600)
 	if err != nil {
 		panic(err)
 	}
 	for n := range 100_000 {
 		_, _ = unix.Write(log, fmt.Appendf(nil, "line %d: the guest does what it must not\n", n))
 	}
+}
+
+// beWordy says more than a pipe holds, and waits where it is full.
+func beWordy() {
+	log, err := os.OpenFile(firecracker.Log, os.O_WRONLY, 0)
+	if err != nil {
+		panic(err)
+	}
+	for n := range 3000 {
+		fmt.Fprintf(log, "line %d: the guest does what it must not\n", n)
+	}
+	fmt.Fprintln(log, "the last of all lines")
 }
 
 func withPrograms(m *testing.M) int {

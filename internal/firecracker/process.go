@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 
@@ -20,8 +18,8 @@ import (
 const (
 	APISocket   = "api.sock"
 	VsockSocket = "v.sock"
-	// DefaultLog is the VMM's log, Spawn.LogName's default.
-	DefaultLog = "firecracker.log"
+	// Log is what the VMM logs, a FIFO.
+	Log = "firecracker.log"
 	// ErrorLog is what the VMM says on stderr.
 	ErrorLog = "vmm.err"
 )
@@ -37,6 +35,7 @@ type Process struct {
 	dir    string
 	held   *proc.Process
 	client *Client
+	words  *words
 	done   chan struct{}
 	// released is closed by Release.
 	released chan struct{}
@@ -85,6 +84,7 @@ func newProcess(held *proc.Process, dir string) *Process {
 		dir:      dir,
 		held:     held,
 		client:   NewClient(filepath.Join(dir, APISocket)),
+		words:    hear(dir),
 		done:     make(chan struct{}),
 		released: make(chan struct{}),
 	}
@@ -239,56 +239,9 @@ func (p *Process) kill() error {
 // then, Done is never closed.
 func (p *Process) Release() {
 	p.client.Close()
+	p.words.stop()
 	p.release.Do(func() {
 		close(p.released)
 		p.held.Close()
 	})
-}
-
-// tailSize is how much of each log an error quotes at most.
-const tailSize = 2 << 10
-
-// complaint is the end of what the VMM wrote to stderr and to its log, for
-// an error's text; it is empty when it wrote nothing.
-func complaint(dir, log *os.File) string {
-	var said []string
-	for _, from := range []struct{ name, text string }{{ErrorLog, tail(dir, ErrorLog)}, {filepath.Base(log.Name()), drain(log)}} {
-		if from.text != "" {
-			said = append(said, from.name+": "+from.text)
-		}
-	}
-	return strings.Join(said, "\n")
-}
-
-// drain is the end of what is in a FIFO now.
-func drain(fifo *os.File) string {
-	raw, err := fifo.SyscallConn()
-	if err != nil {
-		return ""
-	}
-	all := make([]byte, 64<<10) // as much as a pipe holds
-	n := 0
-	_ = raw.Read(func(fd uintptr) bool {
-		n, _ = unix.Read(int(fd), all)
-		return true
-	})
-	return readable(all[max(0, n-tailSize):max(0, n)])
-}
-
-func readable(text []byte) string {
-	return strings.TrimSpace(strings.ToValidUTF8(string(text), "?"))
-}
-
-func tail(dir *os.File, name string) string {
-	fd, err := unix.Openat(int(dir.Fd()), name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return ""
-	}
-	file := os.NewFile(uintptr(fd), name)
-	defer file.Close()
-	if info, err := file.Stat(); err == nil && info.Size() > tailSize {
-		_, _ = file.Seek(-tailSize, io.SeekEnd)
-	}
-	text, _ := io.ReadAll(io.LimitReader(file, tailSize))
-	return readable(text)
 }

@@ -197,10 +197,51 @@ func TestAVMMsLogTakesNoRoom(t *testing.T) {
 	}
 	s.Args = []string{"chatty, once"}
 	_, err = firecracker.Start(patient(t), s)
-	for _, part := range []string{"status 3", firecracker.DefaultLog, "the guest does what it must not"} {
+	for _, part := range []string{"status 3", firecracker.Log, "the guest does what it must not"} {
 		if err == nil || !strings.Contains(err.Error(), part) {
 			t.Errorf("the error is %v, expected in it: %s", err, part)
 		}
+	}
+}
+
+// What a VMM said last is what a person wants to know when it has crashed, be it
+// one that an earlier daemon started.
+func TestTheEndOfALongLogIsKept(t *testing.T) {
+	s := plain(t)
+	s.Bin, s.Args = self(t), []string{"wordy"}
+	p := mustStart(t, s)
+	if err := p.Kill(patient(t)); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if said := p.LastWords(); !strings.HasPrefix(said, firecracker.Log+": line ") || !strings.HasSuffix(said, "line 2999: the guest does what it must not\nthe last of all lines") || len(said) > 4<<10 {
+			t.Errorf("it said: %s", said)
+		}
+	}
+}
+
+func TestAnAdoptedVMMIsHeard(t *testing.T) {
+	s := plain(t)
+	first, err := firecracker.Start(patient(t), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first.LastWords() // and no more
+	first.Release()
+	p, err := firecracker.Adopt(patient(t), first.Identity(), s.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Release()
+	defer p.Kill(patient(t))
+	log, err := os.OpenFile(filepath.Join(s.Dir, firecracker.Log), os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	fmt.Fprintln(log, "said to the second daemon")
+	if said := p.LastWords(); !strings.Contains(said, "said to the second daemon") {
+		t.Errorf("it said: %s", said)
 	}
 }
 
@@ -338,12 +379,12 @@ func TestWhatAVMMIsGiven(t *testing.T) {
 	if session, err := unix.Getsid(pid); err != nil || session != pid {
 		t.Errorf("its session is %d (%v), not its own, %d", session, err, pid)
 	}
-	for fd, path := range map[string]string{"cwd": s.Dir, "fd/0": os.DevNull, "fd/2": filepath.Join(s.Dir, firecracker.ErrorLog), "fd/3": lock.Name(), "fd/4": filepath.Join(s.Dir, firecracker.DefaultLog)} {
+	for fd, path := range map[string]string{"cwd": s.Dir, "fd/0": os.DevNull, "fd/2": filepath.Join(s.Dir, firecracker.ErrorLog), "fd/3": lock.Name(), "fd/4": filepath.Join(s.Dir, firecracker.Log)} {
 		if got, err := os.Readlink(fmt.Sprintf("/proc/%d/%s", pid, fd)); err != nil || got != path {
 			t.Errorf("its %s is %s (%v), not %s", fd, got, err, path)
 		}
 	}
-	for _, name := range []string{firecracker.DefaultLog, firecracker.ErrorLog, firecracker.APISocket} {
+	for _, name := range []string{firecracker.Log, firecracker.ErrorLog, firecracker.APISocket} {
 		info, err := os.Lstat(filepath.Join(s.Dir, name))
 		if err != nil {
 			t.Fatal(err)

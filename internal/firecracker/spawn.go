@@ -29,10 +29,6 @@ type Spawn struct {
 	// Console is the guest's serial console: the VMM's stdout, which it makes
 	// non-blocking. Never hand in a file that this process shares.
 	Console *os.File
-	// LogName is the log's name in Dir; empty is DefaultLog. It is a FIFO that
-	// nobody empties, so that it takes no room: a guest can make its VMM log
-	// without end. The VMM drops what does not fit into it.
-	LogName string
 	// Args follow the arguments that Start gives by itself.
 	Args []string
 	// Binds are files that appear in Dir, seen by this VMM only.
@@ -72,9 +68,6 @@ func Start(ctx context.Context, s Spawn) (*Process, error) {
 }
 
 func (s Spawn) start(ctx context.Context) (*Process, error) {
-	if s.LogName == "" {
-		s.LogName = DefaultLog
-	}
 	dir, err := os.Open(s.Dir)
 	if err != nil {
 		return nil, err
@@ -85,7 +78,7 @@ func (s Spawn) start(ctx context.Context) (*Process, error) {
 		return nil, err
 	}
 	defer socket.Close()
-	log, err := fifoAt(dir, s.LogName, s.UID, s.GID)
+	log, err := fifoAt(dir, Log, s.UID, s.GID)
 	if err != nil {
 		return nil, err
 	}
@@ -98,14 +91,14 @@ func (s Spawn) start(ctx context.Context) (*Process, error) {
 		return nil, err
 	}
 	if err := p.awaitAPI(ctx, socket); err != nil {
-		return nil, errors.Join(s.explain(dir, log, err), s.giveUp(p))
+		return nil, errors.Join(p.explain(err), s.giveUp(p))
 	}
 	return p, nil
 }
 
 // explain adds the VMM's own words to err.
-func (s Spawn) explain(dir, log *os.File, err error) error {
-	if said := complaint(dir, log); said != "" {
+func (p *Process) explain(err error) error {
+	if said := p.LastWords(); said != "" {
 		return fmt.Errorf("%w\n%s", err, said)
 	}
 	return err
@@ -238,21 +231,26 @@ func fifoAt(dir *os.File, name string, uid, gid int) (*os.File, error) {
 	if err := unix.Mknodat(int(dir.Fd()), name, unix.S_IFIFO|0o600, 0); err != nil {
 		return nil, &os.PathError{Op: "create", Path: path, Err: err}
 	}
-	fd, err := unix.Openat(int(dir.Fd()), name, unix.O_RDWR|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fifo, err := openFIFO(path)
 	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+		return nil, err
 	}
-	fifo := os.NewFile(uintptr(fd), path)
-	info, err := fifo.Stat()
-	if err == nil && info.Mode().Type() != os.ModeNamedPipe {
-		err = &os.PathError{Op: "open", Path: path, Err: errors.New("it was replaced")}
-	}
-	if err == nil {
-		err = fifo.Chown(uid, gid)
-	}
-	if err != nil {
+	if err := fifo.Chown(uid, gid); err != nil {
 		fifo.Close()
 		return nil, err
+	}
+	return fifo, nil
+}
+
+// openFIFO opens no other kind of file: the VMM may have put one there.
+func openFIFO(path string) (*os.File, error) {
+	fifo, err := os.OpenFile(path, os.O_RDWR|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	if info, err := fifo.Stat(); err != nil || info.Mode().Type() != os.ModeNamedPipe {
+		fifo.Close()
+		return nil, &os.PathError{Op: "open", Path: path, Err: errors.New("it is no FIFO")}
 	}
 	return fifo, nil
 }
@@ -266,7 +264,7 @@ func removeAt(dir *os.File, name string) error {
 }
 
 func (s Spawn) argv() []string {
-	argv := []string{filepath.Base(s.Bin), "--api-sock", APISocket, "--id", s.ID, "--log-path", s.LogName}
+	argv := []string{filepath.Base(s.Bin), "--api-sock", APISocket, "--id", s.ID, "--log-path", Log}
 	return append(argv, s.Args...)
 }
 

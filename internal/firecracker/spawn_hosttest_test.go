@@ -131,7 +131,7 @@ func TestAPlantedLinkIsNotFollowed(t *testing.T) {
 	if err := os.WriteFile(target, []byte("untouched"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"base", firecracker.DefaultLog, firecracker.ErrorLog, "dev"} {
+	for _, name := range []string{"base", firecracker.Log, firecracker.ErrorLog, "dev"} {
 		planted := filepath.Join(s.Dir, name)
 		if err := os.RemoveAll(planted); err != nil {
 			t.Fatal(err)

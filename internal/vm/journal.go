@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -71,6 +72,13 @@ func (j *journal) add(source, text string) {
 	}
 	n, _ := j.file.Write(append(data, '\n'))
 	j.size += int64(n)
+}
+
+// quote adds the lines of a text.
+func (j *journal) quote(source, text string) {
+	for line := range strings.Lines(text) {
+		j.add(source, strings.TrimRight(line, "\n"))
+	}
 }
 
 func (j *journal) rotate() {

@@ -593,7 +593,11 @@ func (v *machine) whyEnded(r *run) error {
 		return &api.Error{Kind: api.KindNoSpace, Message: fmt.Sprintf("cannot start VM %s: %s", v.record().Name, cause),
 			Hint: "stop other VMs, or make one with less memory: banger vm create --memory"}
 	}
+	word, _ := r.console.last()
 	said := v.log.lastOfConsole(5)
+	if word == wordNone {
+		v.log.quote("vmm", r.process.LastWords())
+	}
 	message := fmt.Sprintf("the VMM of VM %s ended before its guest was ready", v.record().Name)
 	if status, known := r.process.Exit(); known {
 		message += fmt.Sprintf(" (status %d)", status)
@@ -602,7 +606,7 @@ func (v *machine) whyEnded(r *run) error {
 		message += "\n  " + line
 	}
 	told := &api.Error{Kind: api.KindGuest, Message: message, Hint: fmt.Sprintf("banger vm logs %s shows all of it", v.record().Name)}
-	if word, _ := r.console.last(); word == wordPanic {
+	if word == wordPanic {
 		return &panicked{told}
 	}
 	return told

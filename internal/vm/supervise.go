@@ -56,7 +56,7 @@ func (v *machine) settle(r *run) {
 	r.console.finish()
 	word, about := r.console.last()
 	status, known := r.process.Exit()
-	how := v.explain(ending{word: word, about: about, goodbye: r.farewell(), status: status, known: known})
+	how := v.explain(ending{word: word, about: about, goodbye: r.farewell(), status: status, known: known, words: r.process.LastWords()})
 	v.settles(r)
 	defer v.settles(nil)
 	r.letGo()
@@ -75,7 +75,8 @@ type ending struct {
 	about   string // the console line of the word
 	goodbye proto.Reason
 	status  int
-	known   bool // the status is
+	known   bool   // the status is
+	words   string // the VMM's last ones
 	// memory says that the kernel killed the VMM for want of memory.
 	memory string
 	// hostRestarted is an ending that nobody saw because the host went down.
@@ -112,12 +113,13 @@ func (e ending) verdict(state api.State) (to api.State, reason string, again boo
 }
 
 // explain looks for the cause of an ending of which the guest said nothing and
-// which nobody asked for.
+// which nobody asked for; then the VM's log gets the VMM's last words.
 func (v *machine) explain(how ending) ending {
 	state := v.record().State
 	asked := state == api.StateStopping || state == api.StateDeleting
 	if !asked && !how.hostRestarted && how.word == wordNone && how.goodbye == "" {
 		how.memory = v.killedForMemory()
+		v.log.quote("vmm", how.words)
 	}
 	return how
 }
