@@ -13,6 +13,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/banger-vm/banger/api"
 )
 
 // TestAGuestCannotFillTheConnectionTable begins connections without end. Others
@@ -25,6 +27,7 @@ func TestAGuestCannotFillTheConnectionTable(t *testing.T) {
 	must(t, os.WriteFile("/proc/sys/net/netfilter/nf_conntrack_udp_timeout", []byte("600"), 0))
 	n := l.network()
 	guests := l.guests(n, 2)
+	l.finds("connection limits", api.LevelOK, "its share")
 	bad, good := guests[0], guests[1]
 	bad.beginConnections(0, enoughConnections+1000)
 	if got := l.connections(bad); got > enoughConnections || got < enoughConnections-100 {
@@ -33,6 +36,7 @@ func TestAGuestCannotFillTheConnectionTable(t *testing.T) {
 	if _, err := bad.dial(bad.ns, webServer, 80, shortly); err == nil {
 		t.Error("it has as many as it may, and begins one more")
 	}
+	l.finds("connection limits", api.LevelWarning, "more connections than they may have: 1")
 	good.works()
 
 	put := l.take(n, tooMany)

@@ -135,12 +135,26 @@ func limitsFinding(c Config) api.Finding {
 	err := countsConnections(c)
 	switch {
 	case err == nil:
-		return well("guests leave the host its share of connections")
+		return refusedFinding(c)
 	case ruleset.Missing(err):
 		return api.Finding{Level: api.LevelWarning, Detail: "this kernel cannot limit how many connections guests have: they can fill the host's table",
 			Hint: "use a kernel with CONFIG_NFT_CONNLIMIT; if it has the module (`modprobe nft_connlimit`), then `banger daemon restart`. All other rules are there"}
 	}
 	return api.Finding{Level: api.LevelWarning, Detail: fmt.Sprintf("it is not known whether guests' connections can be limited: %v", err), Hint: "run bangerd as root"}
+}
+
+// refusedFinding tells what guests do not see themselves: that they have too many
+// connections looks to them like a network that loses packets.
+func refusedFinding(c Config) api.Finding {
+	rules, err := ruleset.Find(c.packets(nil, enoughConnections), tooMany)
+	if err != nil && !ruleset.Missing(err) {
+		return api.Finding{Level: api.LevelWarning, Detail: fmt.Sprintf("it is not known whether guests have too many connections: %v", err), Hint: "run bangerd as root"}
+	}
+	if refused := ruleset.Packets(rules); refused > 0 {
+		return api.Finding{Level: api.LevelWarning, Detail: fmt.Sprintf("guests began more connections than they may have: %d packets were dropped since the rules were written last", refused),
+			Hint: fmt.Sprintf("each guest has more, up to %d, where fewer run, or where net.netfilter.nf_conntrack_max is larger", enoughConnections)}
+	}
+	return well("guests leave the host its share of connections")
 }
 
 // countsConnections tries the rules in a network namespace that goes with the

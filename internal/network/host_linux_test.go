@@ -7,9 +7,10 @@ import (
 	"testing"
 
 	"github.com/google/nftables"
-	"github.com/google/nftables/userdata"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+
+	"github.com/banger-vm/banger/internal/network/ruleset"
 )
 
 func TestGuestsReachTheInternetAndTheResolver(t *testing.T) {
@@ -126,20 +127,11 @@ func (l *lab) take(n *Network, comment string) (put func()) {
 
 func (l *lab) rulesSaying(comment string) []*nftables.Rule {
 	l.t.Helper()
-	c, err := nftables.New()
-	must(l.t, err)
-	var found []*nftables.Rule
+	var all []*nftables.Rule
 	for _, table := range l.cfg.tables(nil, circumstances{}) {
-		owner := &nftables.Table{Family: table.Family, Name: table.Name}
-		for _, chain := range table.Chains {
-			rules, err := c.GetRules(owner, &nftables.Chain{Table: owner, Name: chain.Name})
-			must(l.t, err)
-			for _, r := range rules {
-				if said, _ := userdata.GetString(r.UserData, userdata.TypeComment); said == comment {
-					found = append(found, r)
-				}
-			}
-		}
+		found, err := ruleset.Find(table, comment)
+		must(l.t, err)
+		all = append(all, found...)
 	}
-	return found
+	return all
 }

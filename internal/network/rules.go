@@ -87,7 +87,7 @@ func (c Config) fromGuests(counted *ruleset.Set, most uint32) ruleset.Chain {
 			ruleset.NewRule("not from a guest", ruleset.InFromOther(c.Bridge), ruleset.Accept()),
 			ruleset.NewRule("", ruleset.Replies(), ruleset.Accept()),
 			ruleset.NewRule("would leave with a guest's address", ruleset.Invalid(), ruleset.Drop()),
-			ruleset.NewRule(tooMany, ruleset.MoreConnections(counted, most), ruleset.Drop()),
+			ruleset.NewRule(tooMany, ruleset.MoreConnections(counted, most), ruleset.Counted(), ruleset.Drop()),
 			ruleset.NewRule("resolver", ruleset.To(self), ruleset.UDPTo(dnsPort), ruleset.Accept()),
 			ruleset.NewRule("resolver", ruleset.To(self), ruleset.TCPTo(dnsPort), ruleset.Accept()),
 			ruleset.NewRule("gateway answers pings", ruleset.To(self), ruleset.Ping(), ruleset.Accept()),

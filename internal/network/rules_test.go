@@ -27,7 +27,7 @@ func TestRules(t *testing.T) {
 		iifname != "banger0" accept comment "not from a guest"
 		ct state established,related accept
 		ct state invalid drop comment "would leave with a guest's address"
-		add @connections { ip saddr ct count over 16384 } drop comment "more connections than a guest may have"
+		add @connections { ip saddr ct count over 16384 } counter packets 0 bytes 0 drop comment "more connections than a guest may have"
 		ip daddr 172.16.0.1 udp dport 53 accept comment "resolver"
 		ip daddr 172.16.0.1 tcp dport 53 accept comment "resolver"
 		ip daddr 172.16.0.1 icmp type echo-request accept comment "gateway answers pings"

@@ -257,6 +257,9 @@ func who(set *Set, mac place, addr uint32) []expr.Any {
 	}
 }
 
+// Counted counts the packets that the matches before it hold for.
+func Counted() Part { return Part{"counter packets 0 bytes 0", []expr.Any{&expr.Counter{}}} }
+
 // Accept lets through what the matches before it hold for, in this chain.
 func Accept() Part { return verdict("accept", expr.VerdictAccept) }
 
