@@ -114,7 +114,7 @@ func (k *sessions) read() {
 		return // there were none
 	}
 	for _, e := range entries {
-		if len(k.byName) == proto.MaxSessions || !e.IsDir() || !proto.SessionName.MatchString(e.Name()) {
+		if len(k.byName) == proto.MaxSessions || !e.IsDir() || !proto.IsSessionName(e.Name()) {
 			continue
 		}
 		if s, err := readSession(filepath.Join(k.dir, e.Name())); err == nil {
@@ -155,7 +155,7 @@ func taken(old proto.Session) error {
 }
 
 func checkSpec(spec *proto.SessionSpec) error {
-	if !proto.SessionName.MatchString(spec.Name) {
+	if !proto.IsSessionName(spec.Name) {
 		return badRequest("%q cannot be a session's name: use 1 to 48 letters, digits, dots, hyphens and underscores, and begin with a letter or digit", spec.Name)
 	}
 	switch spec.Stdin {

@@ -209,7 +209,7 @@ const maxArgs = 4096
 func checkSession(s proto.Session) (proto.Session, error) {
 	known := s.Stdin == proto.StdinPipe || s.Stdin == proto.StdinPTY || s.Stdin == proto.StdinNull
 	switch {
-	case !proto.SessionName.MatchString(s.Name):
+	case !proto.IsSessionName(s.Name):
 		return proto.Session{}, fmt.Errorf("%w: a session with a name that none can have", proto.ErrFrame)
 	case !known || s.State != proto.SessionRunning && s.State != proto.SessionEnded:
 		return proto.Session{}, fmt.Errorf("%w: a session in no known state", proto.ErrFrame)

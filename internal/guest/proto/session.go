@@ -3,7 +3,6 @@ package proto
 import (
 	"encoding/binary"
 	"fmt"
-	"regexp"
 	"time"
 )
 
@@ -39,8 +38,28 @@ const (
 	DataHead = 17
 )
 
-// SessionName is what a session may be called: it is a file's name, too.
-var SessionName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,47}$`)
+// maxSessionName bounds a session's name, in bytes.
+const maxSessionName = 48
+
+// IsSessionName says whether a session may be called so; it is a file's name,
+// too: 1 to 48 letters, digits, dots, hyphens and underscores, of which the first
+// is a letter or digit. (A regular expression would be compiled at each start of
+// a guest's agent.)
+func IsSessionName(name string) bool {
+	if name == "" || len(name) > maxSessionName || !isAlphanumeric(name[0]) {
+		return false
+	}
+	for _, c := range []byte(name) {
+		if !isAlphanumeric(c) && c != '.' && c != '-' && c != '_' {
+			return false
+		}
+	}
+	return true
+}
+
+func isAlphanumeric(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
+}
 
 // StdinMode is what a session's standard input is.
 type StdinMode string
