@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/duplex"
 )
 
 // upgrade turns the connection of a request into a stream.
@@ -51,24 +52,9 @@ func (u *upgraded) Read(p []byte) (int, error) {
 	return u.UnixConn.Read(p)
 }
 
-// splice carries bytes both ways until both directions have ended or one has
-// failed.
+// splice joins two connections and closes them.
 func splice(a, b net.Conn) {
 	defer a.Close()
 	defer b.Close()
-	ended := make(chan struct{}, 2)
-	go carry(a, b, ended)
-	go carry(b, a, ended)
-	<-ended
-	<-ended
-}
-
-func carry(to, from net.Conn, ended chan<- struct{}) {
-	_, err := io.Copy(to, from)
-	half, ok := to.(interface{ CloseWrite() error })
-	if err != nil || !ok || half.CloseWrite() != nil {
-		to.Close()
-		from.Close()
-	}
-	ended <- struct{}{}
+	duplex.Join(a, b)
 }

@@ -7,12 +7,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/banger-vm/banger/internal/duplex"
 )
 
 // MaxConnections is how many connections one port carries at once; further ones
@@ -129,22 +130,7 @@ func (p *Port) carry(near *net.TCPConn, dial Dial, failed func(error)) {
 	}
 	defer far.Close()
 	defer context.AfterFunc(p.life, func() { near.Close(); far.Close() })()
-	var ways sync.WaitGroup
-	ways.Go(func() { oneWay(far, near) })
-	ways.Go(func() { oneWay(near, far) })
-	ways.Wait()
-}
-
-// oneWay copies to its end and passes the end on; where that can't be, both
-// connections are closed.
-func oneWay(to, from net.Conn) {
-	_, err := io.Copy(to, from)
-	half, ok := to.(interface{ CloseWrite() error })
-	if err == nil && ok && half.CloseWrite() == nil {
-		return
-	}
-	to.Close()
-	from.Close()
+	duplex.Join(near, far)
 }
 
 func (p *Port) stop() {

@@ -67,7 +67,7 @@ func packages(t *testing.T) []pkg {
 
 // ground is what every package may stand on: no host, no VM, no wire but the
 // kinds of errors.
-var ground = []string{"api", "internal/atomicfile", "internal/filelock", "internal/proc", "internal/progress", "internal/spelling", "internal/undo"}
+var ground = []string{"api", "internal/atomicfile", "internal/duplex", "internal/filelock", "internal/proc", "internal/progress", "internal/spelling", "internal/undo"}
 
 // rule is for the packages that who matches.
 type rule struct {

@@ -8,7 +8,7 @@ import (
 
 // Join carries bytes both ways until both ways have ended, and carries the end
 // of each. A way also ends when its goal takes no more; the other one goes on,
-// for there may still be an answer.
+// unlike with package duplex, for there may still be an answer.
 func Join(a, b net.Conn) {
 	var ways sync.WaitGroup
 	ways.Go(func() { carry(a, b) })

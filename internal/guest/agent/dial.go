@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"sync"
 	"time"
 
+	"github.com/banger-vm/banger/internal/duplex"
 	"github.com/banger-vm/banger/internal/guest/proto"
 )
 
@@ -34,7 +34,7 @@ func serveDial(conn net.Conn, body []byte) {
 	}
 	defer target.Close()
 	if accept(conn, nil) == nil {
-		splice(hostStream{conn, proto.NewReader(conn)}, target)
+		duplex.Join(hostStream{conn, proto.NewReader(conn)}, target)
 	}
 }
 
@@ -68,34 +68,8 @@ func (s hostStream) WriteTo(w io.Writer) (int64, error) {
 
 // CloseWrite ends the direction to the host, where the link can do that.
 func (s hostStream) CloseWrite() error {
-	if half, ok := s.Conn.(duplex); ok {
+	if half, ok := s.Conn.(duplex.Conn); ok {
 		return half.CloseWrite()
 	}
 	return errors.ErrUnsupported
-}
-
-// duplex is a connection whose directions end one by one.
-type duplex interface {
-	io.ReadWriteCloser
-	CloseWrite() error
-}
-
-// splice joins two connections until both directions have ended, or one broke.
-func splice(x, y io.ReadWriteCloser) {
-	var ways sync.WaitGroup
-	ways.Go(func() { oneWay(x, y) })
-	ways.Go(func() { oneWay(y, x) })
-	ways.Wait()
-}
-
-// oneWay copies to its end and passes that on. Where it can't be passed on, or
-// the copy broke, both connections are closed, which ends the other way too.
-func oneWay(to, from io.ReadWriteCloser) {
-	_, err := io.Copy(to, from)
-	half, ok := to.(duplex)
-	if err == nil && ok && half.CloseWrite() == nil {
-		return
-	}
-	to.Close()
-	from.Close()
 }

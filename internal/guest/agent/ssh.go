@@ -17,6 +17,7 @@ import (
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
 
+	"github.com/banger-vm/banger/internal/duplex"
 	"github.com/banger-vm/banger/internal/guest/proto"
 )
 
@@ -30,7 +31,7 @@ func (a *Agent) serveSSH(conn net.Conn) {
 	if server, err := a.sshd.dial(); err == nil {
 		defer server.Close()
 		if accept(conn, nil) == nil {
-			splice(conn, server)
+			duplex.Join(conn, server)
 		}
 		return
 	}
@@ -159,7 +160,7 @@ func serveDirect(c ssh.NewChannel) {
 	}
 	defer channel.Close()
 	go ssh.DiscardRequests(requests)
-	splice(channel, target)
+	duplex.Join(channel, target)
 }
 
 // sshSession is one SSH session channel: what it asked for, then what it runs.
