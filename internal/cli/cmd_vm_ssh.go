@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/banger-vm/banger/api"
 )
 
 type vmSSHOptions struct {
@@ -51,6 +53,9 @@ go in, but a guest with it can log in wherever the key can, while you are connec
 
 func runVMSSH(ctx context.Context, o vmSSHOptions, d *deps) error {
 	vm, err := d.client.VM(ctx, o.vm)
+	if err == nil {
+		err = reachable(vm)
+	}
 	if err != nil {
 		return err
 	}
@@ -67,6 +72,19 @@ func runVMSSH(ctx context.Context, o vmSSHOptions, d *deps) error {
 		options = append(options, terminal)
 	}
 	return d.runSSHWith(ctx, vm, options, remoteCommand(o.argv))
+}
+
+// reachable says in banger's words what ssh, whose connection bangerd refuses, would
+// say in its own and with its own status.
+func reachable(vm api.VM) error {
+	hint := "`banger vm start " + vm.Name + "`"
+	switch vm.State {
+	case api.StateRunning, api.StatePaused:
+		return nil
+	case api.StateStarting, api.StateStopping, api.StateDeleting:
+		hint = "`banger vm show " + vm.Name + "` tells how far it is"
+	}
+	return &api.Error{Kind: api.KindWrongState, Message: fmt.Sprintf("cannot reach VM %s: it is %s", vm.Name, vm.State), Hint: hint}
 }
 
 type vmSSHProxyOptions struct {

@@ -104,6 +104,10 @@ func (v *machine) guestError(err error) error {
 		return nil
 	}
 	name := v.record().Name
+	var refused *proto.Error
+	if errors.As(err, &refused) && refused.Kind == proto.ErrorBadRequest { // nothing that the guest's log would tell of
+		return &api.Error{Kind: api.KindBadRequest, Message: fmt.Sprintf("VM %s: %v", name, err)}
+	}
 	return &api.Error{
 		Kind:    api.KindGuest,
 		Message: fmt.Sprintf("VM %s: %v", name, err),

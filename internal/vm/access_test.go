@@ -6,11 +6,12 @@ import (
 	"testing"
 
 	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/guest/proto"
 )
 
-// A VM can be recorded as running that has no VMM any more: its end could not be
-// written down.
-func TestReachAVMWhoseVMMIsGone(t *testing.T) {
+// newBox is a VM called box whose record says that it runs.
+func newBox(t *testing.T) *machine {
+	t.Helper()
 	m := New(Options{StateDir: t.TempDir()})
 	rec := Record{ID: "0badcafe", Name: "box", State: api.StateRunning}
 	if err := os.Mkdir(m.dir(rec.ID), 0o700); err != nil {
@@ -21,7 +22,34 @@ func TestReachAVMWhoseVMMIsGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.vms[rec.ID] = v
-	_, _, err = m.reachable(t.Context(), "box", api.WaitAgent)
+	return v
+}
+
+// The guest's log is a hint for what the guest can't do, not for what it was
+// asked in vain.
+func TestRefusalsOfAGuest(t *testing.T) {
+	v := newBox(t)
+	for _, tt := range []struct {
+		made func(error) error
+		kind proto.ErrorKind
+		want api.Error
+	}{
+		{v.guestError, proto.ErrorFailed, api.Error{Kind: api.KindGuest, Message: "VM box: no", Hint: "banger vm logs box shows what it said"}},
+		{v.guestError, proto.ErrorBadRequest, api.Error{Kind: api.KindBadRequest, Message: "VM box: no"}},
+		{v.copyError, proto.ErrorFailed, api.Error{Kind: api.KindBadRequest, Message: "VM box: no"}},
+	} {
+		var told *api.Error
+		if err := tt.made(&proto.Error{Kind: tt.kind, Message: "no"}); !errors.As(err, &told) || *told != tt.want {
+			t.Errorf("of %s is made %#v, not %#v", tt.kind, told, tt.want)
+		}
+	}
+}
+
+// A VM can be recorded as running that has no VMM any more: its end could not be
+// written down.
+func TestReachAVMWhoseVMMIsGone(t *testing.T) {
+	m := newBox(t).m
+	_, _, err := m.reachable(t.Context(), "box", api.WaitAgent)
 	var told *api.Error
 	if !errors.As(err, &told) || told.Kind != api.KindWrongState || told.Message != "VM box ended" {
 		t.Errorf("got %v", err)

@@ -66,7 +66,7 @@ func (v *machine) sessionError(err error) error {
 	hints := map[api.Kind]string{
 		api.KindNotFound:   fmt.Sprintf("banger vm session list %s shows the sessions there are", name),
 		api.KindExists:     fmt.Sprintf("choose another name, or banger vm session delete %s takes an ended one away", name),
-		api.KindWrongState: fmt.Sprintf("banger vm session list %s shows how it is, banger vm session logs what it printed", name),
+		api.KindWrongState: fmt.Sprintf("banger vm session list %s shows how it is, banger vm session logs what it printed; banger vm session stop ends one that runs", name),
 	}
 	return &api.Error{Kind: kind, Message: fmt.Sprintf("VM %s: %s", name, refused.Message), Hint: hints[kind]}
 }

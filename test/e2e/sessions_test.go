@@ -293,7 +293,7 @@ func (p *person) terminalSession() {
 	}
 	p.banger("vm", "session", "start", "--wait=agent", "vm1", "--name=stubborn", "--stdin-mode=null", "--", "sh", "-c", "trap '' TERM; echo up; while :; do sleep 1; done")
 	p.pipes(banger(p.env, "vm", "session", "attach", "--no-stdin", "vm1", "stubborn")).hears("up")
-	p.fails(125, "runs", "vm", "session", "delete", "vm1", "stubborn")
+	p.fails(125, "banger vm session stop ends one that runs", "vm", "session", "delete", "vm1", "stubborn")
 	p.banger("vm", "session", "stop", "vm1", "stubborn", "--grace=100ms")
 	if s := p.session("stubborn"); *s.Status != 128+9 {
 		p.Errorf("%+v", s)

@@ -39,7 +39,7 @@ func (a *Agent) serveExec(conn net.Conn, body json.RawMessage) {
 
 func checkExec(e proto.Exec) error {
 	if len(e.Argv) == 0 || e.Argv[0] == "" {
-		return badRequest("a command needs a program")
+		return badRequest("there is no command, and the image names none")
 	}
 	for _, arg := range append(e.Argv, e.Cwd) {
 		if strings.ContainsRune(arg, 0) {
