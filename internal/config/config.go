@@ -156,7 +156,25 @@ func collect(o Options, file string) (map[string]text, error) {
 		}
 		texts[name] = text{value: v, origin: "flag"}
 	}
+	joinNetwork(texts)
 	return texts, nil
+}
+
+// joinNetwork lets the bridge's address and its network follow each other where
+// only one of them is set.
+func joinNetwork(texts map[string]text) {
+	bridge, network := texts["bridge_ip"], texts["cidr"]
+	switch {
+	case bridge.origin != OriginDefault && network.origin == OriginDefault:
+		network.value = "24"
+	case bridge.origin == OriginDefault && network.origin != OriginDefault:
+		p, err := netip.ParsePrefix(network.value)
+		if err != nil || !p.Addr().Is4() || p.Contains(netip.MustParseAddr(bridge.value)) {
+			return
+		}
+		bridge.value = p.Masked().Addr().Next().String()
+	}
+	texts["bridge_ip"], texts["cidr"] = bridge, network
 }
 
 // finish joins the settings that only make sense together.

@@ -127,7 +127,7 @@ func TestErrorsNameTheirPlaceAndTheCure(t *testing.T) {
 		{"a catalog twice", "catalogs = ['/a', '/a']\n", nil, nil, "names /a twice", ""},
 		{"relative path", "ssh_key_path = '~/key'\n", nil, nil, "must be an absolute path", ""},
 		{"long bridge", "bridge_name = 'a-very-long-bridge-name'\n", nil, nil, "must be an interface name", ""},
-		{"bridge outside", "bridge_ip = '10.0.0.1'\n", nil, nil, "cidr = \"172.16.0.0/24\": must contain bridge_ip, which is 10.0.0.1", ""},
+		{"bridge outside", "bridge_ip = '10.0.0.1'\ncidr = '10.1.0.0/24'\n", nil, nil, "cidr = \"10.1.0.0/24\": must contain bridge_ip, which is 10.0.0.1", ""},
 		{"network's own address", "bridge_ip = '172.16.0.0'\n", nil, nil, "must be an address of a host", ""},
 		{"broadcast address", "bridge_ip = '172.16.0.255'\n", nil, nil, "must be an address of a host", ""},
 		{"IPv6 bridge", "bridge_ip = 'fd00::1'\n", nil, nil, "must be an IPv4 address", ""},
@@ -272,6 +272,33 @@ func TestBytes(t *testing.T) {
 	for _, text := range []string{"", "M", "-1", "1x", "9999999T"} {
 		if got, err := config.ParseBytes(text); err == nil {
 			t.Errorf("%q: %d", text, got)
+		}
+	}
+}
+
+func TestAFileThatIsNamedAndIsNotThere(t *testing.T) {
+	_, _, err := load(t, "", map[string]string{"BANGER_CONFIG": "/none.toml"}, nil)
+	var told *config.Error
+	if !errors.As(err, &told) || told.Message != "there is no config file /none.toml" || !strings.Contains(told.Hint, "BANGER_CONFIG") {
+		t.Errorf("%#v", err)
+	}
+}
+
+// One half of the guests' network is enough.
+func TestTheNetworkFollowsWhatIsSet(t *testing.T) {
+	for file, want := range map[string]string{
+		"":                         "172.16.0.1/24",
+		"cidr = '10.5.0.0/28'":     "10.5.0.1/28",
+		"cidr = '10.5.0.9/24'":     "10.5.0.1/24",
+		"cidr = '172.16.0.0/16'":   "172.16.0.1/16",
+		"cidr = 28":                "172.16.0.1/28",
+		"bridge_ip = '10.5.0.254'": "10.5.0.254/24",
+		"bridge_ip = '172.16.3.1'": "172.16.3.1/24",
+		"bridge_ip = '10.5.0.254'\ncidr = '10.5.0.0/16'": "10.5.0.254/16",
+	} {
+		c, _, err := load(t, file, nil, nil)
+		if err != nil || c.Bridge.String() != want {
+			t.Errorf("%q: %v, %v, not %s", file, c.Bridge, err, want)
 		}
 	}
 }

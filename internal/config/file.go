@@ -20,8 +20,12 @@ const maxFile = 1 << 20
 // error only when it was asked for by name.
 func readFile(path string, named bool, texts map[string]text) error {
 	info, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) && !named {
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && !named:
 		return nil
+	case errors.Is(err, fs.ErrNotExist):
+		return &Error{Message: "there is no config file " + path, File: path,
+			Hint: "BANGER_CONFIG names it: unset it, or make the file"}
 	}
 	if err != nil {
 		return &Error{Message: fmt.Sprintf("cannot read the config file: %v", err), File: path,

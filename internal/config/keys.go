@@ -64,7 +64,7 @@ var keys = []key{
 	{"bridge_name", "banger0", "the bridge that guests are on", kindString,
 		func(c *Config, s string) error { return setInterface(&c.BridgeName, s) },
 		func(c *Config) string { return c.BridgeName }},
-	{"bridge_ip", "172.16.0.1", "the bridge's address, the guests' gateway", kindString,
+	{"bridge_ip", "172.16.0.1", "the bridge's address, the guests' gateway; the first one of cidr, where only that is set", kindString,
 		setBridgeIP,
 		func(c *Config) string { return c.Bridge.Addr().String() }},
 	{"cidr", "172.16.0.0/24", "the guests' network", kindStringOrInt,
