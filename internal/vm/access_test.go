@@ -2,11 +2,13 @@ package vm
 
 import (
 	"errors"
+	"net/netip"
 	"os"
 	"testing"
 
 	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/internal/guest/proto"
+	"github.com/banger-vm/banger/internal/network"
 )
 
 // newBox is a VM called box whose record says that it runs.
@@ -23,6 +25,26 @@ func newBox(t *testing.T) *machine {
 	}
 	m.vms[rec.ID] = v
 	return v
+}
+
+// A range that was full is as large elsewhere: a VM's own place counts as free
+// for it.
+func TestALeaseMovesToAnotherRange(t *testing.T) {
+	v := newBox(t)
+	old := network.Config{Bridge: "b0", Addr: netip.MustParsePrefix("10.5.0.1/30"), UIDBase: os.Getuid()}
+	lease, err := old.Pick(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.rec.Lease = lease
+	v.m.Pool = old
+	v.m.Pool.Addr = netip.MustParsePrefix("10.6.0.1/30")
+	if err := os.WriteFile(v.disk(), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.renewLease(); err != nil || v.record().Lease.Addr.String() != "10.6.0.2/30" {
+		t.Errorf("%v, and its place is %v", err, v.record().Lease.Addr)
+	}
 }
 
 // The guest's log is a hint for what the guest can't do, not for what it was

@@ -165,7 +165,7 @@ func (m *Manager) reserve(name string, spec Spec, req api.CreateRequest) (*machi
 			Hint:    fmt.Sprintf("banger vm start %s starts it, banger vm ssh %s opens a shell in it", name, name),
 		}
 	}
-	lease, err := m.Pool.Pick(m.taken())
+	lease, err := m.Pool.Pick(m.takenBut(nil))
 	if err != nil {
 		return nil, err
 	}
@@ -197,10 +197,13 @@ func (m *Manager) named(name string) *machine {
 	return nil
 }
 
-func (m *Manager) taken() []network.Lease {
+// takenBut are the leases of all VMs but one.
+func (m *Manager) takenBut(one *machine) []network.Lease {
 	list := make([]network.Lease, 0, len(m.vms))
 	for _, v := range m.vms {
-		list = append(list, v.record().Lease)
+		if v != one {
+			list = append(list, v.record().Lease)
+		}
 	}
 	return list
 }

@@ -309,7 +309,7 @@ func (v *machine) renewLease() error {
 	if m.Pool.Fits(v.record().Lease) {
 		return nil
 	}
-	lease, err := m.Pool.Pick(m.taken())
+	lease, err := m.Pool.Pick(m.takenBut(v))
 	if err != nil {
 		return err
 	}
