@@ -6,9 +6,11 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -119,7 +121,7 @@ signal n killed it, 130 when you interrupted.`,
 		SuggestionsMinimumDistance: 2,
 	}
 	root.CompletionOptions.HiddenDefaultCmd = false
-	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usage(c, err.Error()) })
+	root.SetFlagErrorFunc(wrongFlag)
 	root.AddCommand(
 		group("vm", "Make, run and delete VMs",
 			newVMRunCommand(d), newVMCreateCommand(d), newVMStartCommand(d), newVMStopCommand(d), newVMRestartCommand(d),
@@ -145,6 +147,15 @@ signal n killed it, 130 when you interrupted.`,
 	root.InitDefaultCompletionCmd()
 	root.InitDefaultHelpCmd()
 	return root
+}
+
+// wrongFlag is a flag that a command does not have. It may be one of the command
+// that is to run in a guest.
+func wrongFlag(c *cobra.Command, err error) error {
+	if strings.Contains(c.Use, "-- command") {
+		return bad(fmt.Sprintf("flags of the guest's command come after --; `%s --help` tells more", c.CommandPath()), "%v", err)
+	}
+	return usage(c, err.Error())
 }
 
 // group is a command that only holds others.

@@ -223,9 +223,18 @@ func look(vmlinux []byte, modules *depmod.Tree, from string, rec *record, report
 	}
 	if len(found.Unknown) > 0 {
 		report(progress.Event{Step: stepCheck, Warning: true, Detail: "it can't be known without starting it whether it has " +
-			strings.Join(found.Unknown, ", ") + ": the kernel carries no configuration (CONFIG_IKCONFIG), and its modules no list of what is built in"})
+			strings.Join(found.Unknown, ", ") + ": the kernel carries no configuration (CONFIG_IKCONFIG), and " + noList(from)})
 	}
 	return nil
+}
+
+// noList says why the modules, which are in the directory from, do not tell
+// what is built in.
+func noList(from string) string {
+	if there, err := os.ReadDir(from); err == nil && len(there) == 0 {
+		return "no --modules are given: what it has as modules, it has not"
+	}
+	return "its modules no list of what is built in"
 }
 
 // assembleImport writes the files of the kernel.

@@ -123,7 +123,7 @@ func emptyStore(t *testing.T) *Store {
 
 func TestImport(t *testing.T) {
 	s, vmlinux := emptyStore(t), filepath.Join(t.TempDir(), "vmlinux")
-	put(t, vmlinux, string(fakeVmlinux(elf.EM_X86_64, without("snapshot-origin")...)))
+	put(t, vmlinux, string(fakeVmlinux(elf.EM_X86_64, without("snapshot-origin", "virtio_net")...)))
 	var warned []string
 	k, err := s.Import(t.Context(), "mine", Files{Vmlinux: vmlinux}, func(e progress.Event) {
 		if e.Warning {
@@ -136,7 +136,7 @@ func TestImport(t *testing.T) {
 	if k.Release != testRelease || k.Source != SourceImported || !k.NoDeviceMapper || !k.Local {
 		t.Errorf("kernel is %+v", k)
 	}
-	if said := strings.Join(warned, "\n"); !strings.Contains(said, wholeCopies) || !strings.Contains(said, "no PVH entry") {
+	if said := strings.Join(warned, "\n"); !strings.Contains(said, wholeCopies) || !strings.Contains(said, "no PVH entry") || !strings.Contains(said, "no --modules are given") {
 		t.Errorf("it warned of %q", warned)
 	}
 	k = ensure(t, s, "mine")

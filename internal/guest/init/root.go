@@ -234,7 +234,7 @@ func waitForDevice(path string) error {
 	for !exists(path) {
 		left := time.Until(deadline)
 		if left <= 0 {
-			return errors.New("cannot find " + path + ": the host gave this machine no such drive")
+			return errors.New("cannot find " + path + ": the kernel lacks what it takes to see the drive, or the host gave this machine none")
 		}
 		awaitEvent(fd, left)
 	}
