@@ -76,7 +76,7 @@ var keys = []key{
 	{"default_dns", "", "DNS servers for the guests, comma-separated; empty: the host's", kindString,
 		setDNS,
 		showDNS},
-	{"web_listen_addr", "127.0.0.1:7777", "where the web UI listens; empty or off: nowhere", kindString,
+	{"web_listen_addr", "127.0.0.1:7777", "where the web UI is to listen, which there is not yet; empty or off: nowhere", kindString,
 		func(c *Config, s string) error { return setListen(&c.WebListenAddr, s) },
 		func(c *Config) string { return c.WebListenAddr }},
 	{"mirror", "", "Debian mirror; empty: the host's own, else Debian's", kindString,

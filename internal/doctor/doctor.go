@@ -86,7 +86,7 @@ func user(_ context.Context, o Options) []api.Finding {
 func virtualization(ctx context.Context, o Options) []api.Finding {
 	choice, err := o.choose()
 	if err != nil {
-		return one("virtualization", api.LevelError, err.Error(), "set vmm = \"auto\" in the config, or run `make install` again")
+		return one("virtualization", api.LevelError, err.Error(), "set vmm = \"auto\" in the config, name a firecracker there by firecracker_bin, or run `make install` again for fcqemu")
 	}
 	detail := choice.Name + " (" + choice.Path + "): " + choice.Why
 	if choice.Name == vmm.Firecracker {

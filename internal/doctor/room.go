@@ -66,10 +66,10 @@ func memory(_ context.Context, o Options) []api.Finding {
 	}
 	free := available(info)
 	if free < o.Config.MemoryMiB {
-		return one("memory", api.LevelWarning, fmt.Sprintf("%d MiB are available, a VM gets %d", free, o.Config.MemoryMiB),
+		return one("memory", api.LevelWarning, fmt.Sprintf("%d MiB are available, a VM gets %d MiB", free, o.Config.MemoryMiB),
 			"end other programs, or set default_memory in the config to less")
 	}
-	return one("memory", api.LevelOK, fmt.Sprintf("%d MiB are available, a VM gets %d", free, o.Config.MemoryMiB), "")
+	return one("memory", api.LevelOK, fmt.Sprintf("%d MiB are available, a VM gets %d MiB", free, o.Config.MemoryMiB), "")
 }
 
 // available reads MemAvailable of proc_meminfo(5), in MiB.
