@@ -54,7 +54,7 @@ func (o *vmCpOptions) parse(c *cobra.Command, args []string) error {
 	case o.from.vm == "" && o.to.vm == "":
 		return usage(c, "one of the two paths must be in a VM, like sandbox:/root/file")
 	case o.from.vm != "" && o.to.vm != "":
-		return bad("copy it to this host first: `banger vm cp a:/x - | banger vm cp - b:/x`", "vm cp does not copy from a VM to a VM")
+		return bad("copy it to this host first: `banger vm cp a:/x - | banger vm cp - b:/x`; a file here with a colon in its name is written ./a:x", "vm cp does not copy from a VM to a VM")
 	case o.from.path == "" || o.to.path == "" && o.to.vm == "":
 		return usage(c, "a path is missing")
 	}

@@ -72,9 +72,11 @@ func environment(flags []string) (map[string]string, error) {
 			return nil, bad("write --env NAME=VALUE", "%q sets no variable", e)
 		}
 		if !set {
-			value = os.Getenv(name)
+			value, set = os.LookupEnv(name)
 		}
-		env[name] = value
+		if set { // what is not set here is not set there
+			env[name] = value
+		}
 	}
 	return env, nil
 }
