@@ -188,12 +188,11 @@ func (d *deps) endSession(created *client.Created, ended error) error {
 	defer cancel()
 	err := d.client.ForceDeleteVM(ctx, created.VM.ID, nil)
 	var told *api.Error
-	if errors.As(err, &told) && told.Kind == api.KindNotFound {
+	if err != nil && !(errors.As(err, &told) && told.Kind == api.KindNotFound) {
+		fmt.Fprintf(d.errs, "banger: warning: %s is still being deleted: %v\n", created.VM.Name, err)
 		return ended
 	}
-	if err != nil {
-		fmt.Fprintf(d.errs, "banger: warning: %s is still being deleted: %v\n", created.VM.Name, err)
-	}
+	_ = d.workspaces().Forget(created.VM.ID) // else the next one that goes in sweeps it away
 	return ended
 }
 
