@@ -133,7 +133,14 @@ func (d *deps) unsaved(ctx context.Context, vm api.VM, guest string) (string, er
 	if err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("%d changed files, %d commits", len(files), len(commits)), nil
+	return count(len(files), "changed file") + ", " + count(len(commits), "commit"), nil
+}
+
+func count(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprint(n, " ", what)
 }
 
 // hintForce says how to delete a VM whose guest can't be asked.
