@@ -125,6 +125,58 @@ func TestTheSameWorkIsPulledOnce(t *testing.T) {
 	}
 }
 
+// TestTheGuestsCommitsAreNeverTakenForOthers pulls commits of the guest's own over
+// others with the same files.
+func TestTheGuestsCommitsAreNeverTakenForOthers(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		before, after func(t *testing.T, in string)
+		want          string // of the branch, the newest first
+	}{
+		"another message": {
+			func(t *testing.T, in string) { git(t, in, "commit", "-qam", "one") },
+			func(t *testing.T, in string) { git(t, in, "commit", "-q", "--amend", "-m", "other") },
+			"other",
+		},
+		"committed since": {
+			func(*testing.T, string) {},
+			func(t *testing.T, in string) { git(t, in, "commit", "-qam", "one") },
+			"one",
+		},
+		"merged in place of squashed": {
+			func(t *testing.T, in string) {
+				git(t, in, "commit", "-qam", "topic")
+				git(t, in, "tag", "topic")
+				git(t, in, "commit", "-q", "--amend", "-m", "squashed")
+			},
+			func(t *testing.T, in string) {
+				git(t, in, "reset", "-q", "--hard", "HEAD^")
+				git(t, in, "merge", "-q", "--no-ff", "-m", "merged", "topic")
+			},
+			"merged\ntopic",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir, w := repository(t), newWorld(t)
+			in := w.put(dir, "repo", asItIs)
+			write(t, in, map[string]string{"a": "guest\n"})
+			test.before(t, in)
+			_, err := w.look("repo").Pull(t.Context(), w.store, "banger/box")
+			check(t, err)
+			test.after(t, in)
+			_, err = w.look("repo").Pull(t.Context(), w.store, "banger/box")
+			check(t, err)
+			if got := git(t, dir, "log", "--topo-order", "--format=%s", "main..banger/box"); got != test.want {
+				t.Errorf("the branch has the commits %q, not %q", got, test.want)
+			}
+			if w.look("repo").Unsaved() {
+				t.Error("what was pulled counts as lost")
+			}
+		})
+	}
+}
+
 // age makes a pull one of yesterday, and gives its commit.
 func (w *world) age(p workspace.Pulled) string {
 	w.t.Helper()

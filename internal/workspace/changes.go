@@ -616,12 +616,17 @@ func (r *change) build(ctx context.Context, links, moved map[string]string) erro
 	if r.tree, err = g.line(ctx, args...); err != nil {
 		return err
 	}
-	parent := r.kept.Base
-	if r.moved() {
-		parent = r.heads.Head
-	}
-	r.tip, err = commit(ctx, g, r.config, r.tree, []string{parent}, "Uncommitted work from the guest")
+	r.tip, err = commit(ctx, g, r.config, r.tree, []string{r.parent()}, "Uncommitted work from the guest")
 	return err
+}
+
+// parent is the commit that the guest's files are changed since; where nothing is,
+// it is the tip.
+func (r *change) parent() string {
+	if r.moved() {
+		return r.heads.Head
+	}
+	return r.kept.Base
 }
 
 func (r *change) partial() bool { return (&repo{config: r.config}).isPartial() }

@@ -235,9 +235,13 @@ func (r *change) remember(p Pulled) {
 	r.kept.Pulled[p.Branch] = p.Commit
 }
 
-// isSame says whether a commit of the host holds the work that another was made
-// of just now: nothing but the time of day tells them apart.
+// isSame says whether a commit of the host holds the work that banger has made
+// another of just now: nothing but the time of day tells them apart. A commit that
+// the guest made says more than its files, and is none but itself.
 func (r *change) isSame(ctx context.Context, g git, before, now string) bool {
+	if now != r.tip || now == r.parent() {
+		return false
+	}
 	was, err := r.work(ctx, g, before)
 	if err != nil {
 		return false
@@ -249,9 +253,9 @@ func (r *change) isSame(ctx context.Context, g git, before, now string) bool {
 // work names the files of a commit and what they were before. For a plain
 // directory that is a commit of the same moment, and its files count.
 func (r *change) work(ctx context.Context, g git, commit string) (string, error) {
-	before := commit + "^"
+	before := commit + "^@"
 	if r.kept.Common == "" {
-		before += "^{tree}"
+		before = commit + "^^{tree}"
 	}
 	return g.line(ctx, "rev-parse", commit+"^{tree}", before)
 }
