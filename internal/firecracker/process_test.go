@@ -228,19 +228,38 @@ func TestAnAdoptedVMMIsHeard(t *testing.T) {
 	}
 	first.LastWords() // and no more
 	first.Release()
+	log, err := os.OpenFile(filepath.Join(s.Dir, firecracker.Log), os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	fmt.Fprintln(log, "said to no daemon")
 	p, err := firecracker.Adopt(patient(t), first.Identity(), s.Dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer p.Release()
 	defer p.Kill(patient(t))
-	log, err := os.OpenFile(filepath.Join(s.Dir, firecracker.Log), os.O_WRONLY, 0)
+	fmt.Fprintln(log, "said to the second daemon")
+	if said := p.LastWords(); !strings.Contains(said, "said to no daemon\nsaid to the second daemon") {
+		t.Errorf("it said: %s", said)
+	}
+}
+
+// The directory is the VMM's: it may put a pipe there that never ends.
+func TestAPipeInThePlaceOfAVMMsWordsIsNotReadFrom(t *testing.T) {
+	s := plain(t)
+	p := mustStart(t, s)
+	path := filepath.Join(s.Dir, firecracker.ErrorLog)
+	if err := errors.Join(os.Remove(path), unix.Mkfifo(path, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	writer, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer log.Close()
-	fmt.Fprintln(log, "said to the second daemon")
-	if said := p.LastWords(); !strings.Contains(said, "said to the second daemon") {
+	defer writer.Close()
+	if said := p.LastWords(); strings.Contains(said, firecracker.ErrorLog) {
 		t.Errorf("it said: %s", said)
 	}
 }

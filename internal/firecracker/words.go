@@ -102,12 +102,23 @@ func (w *words) end() string {
 // empty when it wrote nothing. What it logs afterwards is not heard any more.
 func (p *Process) LastWords() string {
 	var said []string
-	for _, from := range []struct{ name, text string }{{ErrorLog, tail(filepath.Join(p.dir, ErrorLog))}, {Log, p.words.end()}} {
-		if from.text != "" {
-			said = append(said, from.name+": "+from.text)
+	for _, text := range []string{Complaint(p.dir), labelled(Log, p.words.end())} {
+		if text != "" {
+			said = append(said, text)
 		}
 	}
 	return strings.Join(said, "\n")
+}
+
+// Complaint is the end of what the VMM in dir wrote to stderr; it is empty when
+// it wrote nothing.
+func Complaint(dir string) string { return labelled(ErrorLog, tail(filepath.Join(dir, ErrorLog))) }
+
+func labelled(name, text string) string {
+	if text == "" {
+		return ""
+	}
+	return name + ": " + text
 }
 
 // readable is text without the line in whose midst it may begin.
@@ -120,14 +131,19 @@ func readable(text []byte) string {
 	return strings.TrimSpace(strings.ToValidUTF8(string(text), "?"))
 }
 
-// tail is the end of a file that the VMM may have put there.
+// tail is the end of a file that the VMM may have put there: nothing of a pipe,
+// which may never end.
 func tail(path string) string {
 	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return ""
 	}
 	defer file.Close()
-	if info, err := file.Stat(); err == nil && info.Size() > tailSize {
+	info, err := file.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		return ""
+	}
+	if info.Size() > tailSize {
 		_, _ = file.Seek(-tailSize, io.SeekEnd)
 	}
 	text, _ := io.ReadAll(io.LimitReader(file, tailSize))

@@ -20,6 +20,13 @@ type seen struct {
 	otherBoot bool // the record was made before the host's last restart
 }
 
+// found is a VM that a new daemon has looked at.
+type found struct {
+	*machine
+	seen
+	process *firecracker.Process // nil unless it is alive
+}
+
 // action is what a new daemon does with a VM.
 type action string
 
@@ -73,7 +80,7 @@ func (m *Manager) Reconcile(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("cannot read the directory of the VMs: %w", err)
 	}
-	var found []*machine
+	var known []*machine
 	for _, e := range entries {
 		if !idForm.MatchString(e.Name()) {
 			continue
@@ -84,16 +91,17 @@ func (m *Manager) Reconcile(ctx context.Context) error {
 			continue
 		}
 		if v != nil {
-			found = append(found, v)
+			known = append(known, v)
 		}
 	}
 	// The network first and whole: what runs must not lose its tap.
-	if err := m.reattach(ctx, found); err != nil {
+	looked, err := m.reattach(ctx, known)
+	if err != nil {
 		m.Log.Error("cannot restore the network of running VMs", "error", err)
 	}
-	for _, v := range found {
-		if err := v.recover(ctx); err != nil {
-			m.Log.Error("cannot recover a VM", "vm", v.record().Name, "error", err)
+	for _, f := range looked {
+		if err := f.recover(ctx); err != nil {
+			m.Log.Error("cannot recover a VM", "vm", f.record().Name, "error", err)
 		}
 	}
 	m.sweepOrphans(ctx)
@@ -130,59 +138,55 @@ func (m *Manager) setAside(id string) error {
 }
 
 // look finds out what is there of a VM's VMM.
-func (v *machine) look(ctx context.Context) (seen, *firecracker.Process) {
-	r := v.record()
+func (v *machine) look(ctx context.Context) found {
+	r, f := v.record(), found{machine: v}
 	if r.VMM == nil {
-		return seen{}, nil
+		return f
 	}
 	self, err := proc.Of(os.Getpid())
-	s := seen{otherBoot: err == nil && self.BootID != r.VMM.Identity.BootID}
-	process, err := firecracker.Adopt(ctx, r.VMM.Identity, v.m.runDir(r.ID))
-	if err != nil {
-		return s, nil
-	}
-	s.alive = true
-	return s, process
+	f.otherBoot = err == nil && self.BootID != r.VMM.Identity.BootID
+	f.process, err = firecracker.Adopt(ctx, r.VMM.Identity, v.m.runDir(r.ID))
+	f.alive = err == nil
+	return f
 }
 
-func (m *Manager) reattach(ctx context.Context, found []*machine) error {
+// reattach looks at each VM, once, and gives what runs its network.
+func (m *Manager) reattach(ctx context.Context, known []*machine) ([]found, error) {
 	m.netMu.Lock()
 	defer m.netMu.Unlock()
-	for _, v := range found {
-		s, process := v.look(ctx)
-		if process != nil {
-			process.Release()
-		}
-		if r := v.record(); decide(r, s) == actAdopt {
+	var looked []found
+	for _, v := range known {
+		f := v.look(ctx)
+		looked = append(looked, f)
+		if r := v.record(); decide(r, f.seen) == actAdopt {
 			m.attached[r.ID] = r.Lease
 		}
 	}
-	return m.Network.Set(ctx, leases(m.attached))
+	return looked, m.Network.Set(ctx, leases(m.attached))
 }
 
 // recover does what decide says.
-func (v *machine) recover(ctx context.Context) error {
-	s, process := v.look(ctx)
-	act := decide(v.record(), s)
-	v.m.Log.Info("found a VM", "vm", v.record().Name, "state", v.record().State, "does", act)
+func (f found) recover(ctx context.Context) error {
+	act := decide(f.record(), f.seen)
+	f.m.Log.Info("found a VM", "vm", f.record().Name, "state", f.record().State, "does", act)
 	switch act {
 	case actAdopt:
-		return v.adopt(process)
+		return f.adopt(f.process)
 	case actSettle:
-		return v.settleUnseen(ctx, s)
+		return f.settleUnseen(ctx, f.seen)
 	}
-	if process != nil {
-		process.Release()
+	if f.process != nil {
+		f.process.Release()
 	}
 	switch act {
 	case actDiscard:
-		return errors.Join(v.sweep(ctx), v.erase())
+		return errors.Join(f.sweep(ctx), f.erase())
 	case actDelete:
-		return v.delete(ctx, progress.Discard)
+		return f.delete(ctx, progress.Discard)
 	case actEnd:
-		return v.endStart(ctx)
+		return f.endStart(ctx)
 	case actRestart:
-		v.m.workers.Go(v.rebootGuest)
+		f.m.workers.Go(f.rebootGuest)
 	}
 	return nil
 }
@@ -260,7 +264,7 @@ func (v *machine) haltAgain(r *run) {
 // a daemon saw that died over it: the last word is in the console's pipe, or in
 // the journal already.
 func (v *machine) settleUnseen(ctx context.Context, s seen) error {
-	how := ending{hostRestarted: s.otherBoot}
+	how := ending{hostRestarted: s.otherBoot, words: firecracker.Complaint(v.m.runDir(v.record().ID))}
 	if c, err := listen(v.m.runDir(v.record().ID), v.log); err == nil {
 		c.finish()
 	}

@@ -515,7 +515,7 @@ func processorArgs(choice vmm.Choice, k kernel.Kernel) string {
 func (v *machine) awaitAgent(ctx context.Context, r *run) (waited, err error) {
 	err = v.within(ctx, v.m.BootTimeout, r, api.WaitAgent)
 	if errors.Is(err, errVMMEnded) {
-		return nil, v.whyEnded(r)
+		return nil, v.endedEarly(r)
 	}
 	if !isGuestTrouble(err) {
 		return nil, err
@@ -523,7 +523,7 @@ func (v *machine) awaitAgent(ctx context.Context, r *run) (waited, err error) {
 	// A VMM that dies breaks its guest's connections before its end is seen.
 	select {
 	case <-r.process.Done():
-		return nil, v.whyEnded(r)
+		return nil, v.endedEarly(r)
 	case <-time.After(endPause):
 		return err, nil
 	}
@@ -586,6 +586,16 @@ func isGuestTrouble(err error) bool {
 	return errors.As(err, &e) && (e.Kind == api.KindGuestTimeout || e.Kind == api.KindGuest)
 }
 
+// endedEarly explains a VMM that ended before anybody supervised it, and lets
+// the VM's log have its last words.
+func (v *machine) endedEarly(r *run) error {
+	why := v.whyEnded(r)
+	if word, _ := r.console.last(); word == wordNone {
+		v.log.quote("vmm", r.process.LastWords())
+	}
+	return why
+}
+
 // whyEnded explains a VMM that ended before its guest was ready.
 func (v *machine) whyEnded(r *run) error {
 	r.console.finish()
@@ -593,11 +603,7 @@ func (v *machine) whyEnded(r *run) error {
 		return &api.Error{Kind: api.KindNoSpace, Message: fmt.Sprintf("cannot start VM %s: %s", v.record().Name, cause),
 			Hint: "stop other VMs, or make one with less memory: banger vm create --memory"}
 	}
-	word, _ := r.console.last()
 	said := v.log.lastOfConsole(5)
-	if word == wordNone {
-		v.log.quote("vmm", r.process.LastWords())
-	}
 	message := fmt.Sprintf("the VMM of VM %s ended before its guest was ready", v.record().Name)
 	if status, known := r.process.Exit(); known {
 		message += fmt.Sprintf(" (status %d)", status)
@@ -606,7 +612,7 @@ func (v *machine) whyEnded(r *run) error {
 		message += "\n  " + line
 	}
 	told := &api.Error{Kind: api.KindGuest, Message: message, Hint: fmt.Sprintf("banger vm logs %s shows all of it", v.record().Name)}
-	if word == wordPanic {
+	if word, _ := r.console.last(); word == wordPanic {
 		return &panicked{told}
 	}
 	return told
