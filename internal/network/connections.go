@@ -76,14 +76,17 @@ func (h *linux) trimConnections(c Config, attached []Lease, most uint32) {
 		}
 	}
 	if _, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, x); err != nil {
-		h.log.Warn("guests may keep more connections than they may have", "error", err)
+		h.log.Warn("cannot take connections of guests out of the host's table", "error", err)
 	}
 }
 
-// isOpen says whether a VMM has the tap open.
+// isOpen says whether a VMM has the tap open, or may have it open.
 func isOpen(tap string) bool {
 	l, err := netlink.LinkByName(tap)
-	return err == nil && l.Attrs().RawFlags&unix.IFF_LOWER_UP != 0
+	if err != nil {
+		return !isNoLink(err)
+	}
+	return l.Attrs().RawFlags&unix.IFF_LOWER_UP != 0
 }
 
 // excess matches connections that guests have begun, after so many of each, and
