@@ -8,7 +8,9 @@ import (
 
 // Join carries bytes both ways until both ways have ended, and carries the end
 // of each. A way also ends when its goal takes no more; the other one goes on,
-// unlike with package duplex, for there may still be an answer.
+// unlike with package duplex, for there may still be an answer. Who writes for
+// that goal is told where its connection has a CloseRead; a stream of package
+// serialmux has none, and its writer stands still until the other way ends.
 func Join(a, b net.Conn) {
 	var ways sync.WaitGroup
 	ways.Go(func() { carry(a, b) })

@@ -7,6 +7,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"syscall"
+
+	"github.com/banger-vm/banger/internal/guest/timerslack"
 )
 
 // toolingScript lets mise install what a workspace names. Whoever put it there
@@ -41,7 +43,11 @@ func (a *Agent) startTooling(path string) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	go func() {
 		defer log.Close()
-		if err := cmd.Run(); err != nil {
+		err := timerslack.Punctual(cmd.Start)
+		if err == nil {
+			err = cmd.Wait()
+		}
+		if err != nil {
 			fmt.Fprintln(log, "the tools could not be installed:", err)
 		}
 	}()

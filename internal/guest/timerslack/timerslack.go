@@ -8,8 +8,9 @@
 // slack, which the kernel gives every thread (timerslack in proc(5)), the naps
 // end with the next tick or with another thread's timer.
 //
-// Programs inherit the slack of the thread that starts them. What is not
-// banger's own is started by [Punctual]. (It keeps away from fmt, as banger-init
+// Programs inherit the slack of the thread that starts them. What a guest's user
+// runs is started by [Punctual]; the short helpers of banger's own, such as git
+// and journalctl, are not. (It keeps away from fmt, as banger-init
 // does, for its size.)
 package timerslack
 
