@@ -77,3 +77,14 @@ func TestReachAVMWhoseVMMIsGone(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// Who deletes a VM again is told of one with which nothing goes on.
+func TestADeletedVMIsAtNoStep(t *testing.T) {
+	v := newBox(t)
+	v.rec.State = api.StateDeleting
+	v.setStep("delete.directory")
+	v.m.forget(v.describe())
+	if was, ok := v.m.deletedVM("box"); !ok || was.Step != "" {
+		t.Errorf("%v, at the step %q", ok, was.Step)
+	}
+}

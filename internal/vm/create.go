@@ -122,6 +122,7 @@ func (m *Manager) Create(ctx context.Context, req api.CreateRequest, report prog
 		return api.VM{}, err
 	}
 	undone.Release()
+	v.setStep("")
 	return v.describe(), nil
 }
 

@@ -84,6 +84,7 @@ func (m *Manager) forget(was api.VM) {
 	defer m.mu.Unlock()
 	delete(m.vms, was.ID)
 	if was.State == api.StateDeleting {
+		was.Step = ""
 		m.deleted = append(m.deleted[max(0, len(m.deleted)+1-deletedMost):], was)
 	}
 }
@@ -116,14 +117,15 @@ func (v *machine) begin(ctx context.Context) (end func(), err error) {
 	}
 	select {
 	case <-v.isSettled():
-		return func() { v.setStep(""); <-v.turn }, nil
+		return func() { <-v.turn }, nil
 	case <-ctx.Done():
 		<-v.turn
 		return nil, v.busy(ctx)
 	}
 }
 
-// follow makes what an operation reports tell also those who look at the VM.
+// follow makes what an operation reports tell also those who look at the VM. The
+// operation sets the step back when it ends.
 func (v *machine) follow(report progress.Func) progress.Func {
 	return func(e progress.Event) {
 		v.setStep(e.Step)

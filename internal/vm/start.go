@@ -63,6 +63,7 @@ func (v *machine) start(ctx context.Context, report progress.Func) (*run, error)
 	if err := v.checkBase(); err != nil {
 		return nil, err
 	}
+	defer v.setStep("")
 	s := v.m.steps(v.follow(report))
 	leave, err := v.admit(ctx, s)
 	if err != nil {

@@ -54,6 +54,7 @@ func (v *machine) stop(ctx context.Context, req api.StopRequest, report progress
 			return err
 		}
 	}
+	defer v.setStep("")
 	s := v.m.steps(v.follow(report))
 	err := s.do(ctx, "stop.record", func() error { return v.become(api.StateStopping, "") })
 	if r.over() { // by itself, and its record says how, or is about to
@@ -182,6 +183,7 @@ func (m *Manager) Delete(ctx context.Context, nameOrID string, report progress.F
 // it failed half-way, and it finishes also when its client goes.
 func (v *machine) delete(ctx context.Context, report progress.Func) error {
 	ctx = context.WithoutCancel(ctx)
+	defer v.setStep("")
 	s := v.m.steps(v.follow(report))
 	err := s.do(ctx, "delete.record", func() error { return v.become(api.StateDeleting, "") })
 	if err != nil {

@@ -11,11 +11,19 @@ import (
 	"github.com/banger-vm/banger/internal/vm"
 )
 
-// How far an operation is can be seen of the VM that it changes.
+// How far an operation is can be seen of the VM that it changes, to the operation's
+// end.
 func TestAnOperationIsSeen(t *testing.T) {
 	s := newStation(t)
 	s.start()
-	aStoppedVM(s)
+	created, err := s.client.Create(s.ctx(), api.CreateRequest{Name: "one", NoStart: true}, nil)
+	s.check(err)
+	over := func(v api.VM) {
+		if v.Step != "" {
+			t.Errorf("nothing goes on, and a VM that is %s is at the step %q", v.State, v.Step)
+		}
+	}
+	over(created.VM)
 	halted, err := testenv.CloseGate(s.halts, "start.boot")
 	s.check(err)
 	told("vm", "start", "one")(s)
@@ -25,9 +33,10 @@ func TestAnOperationIsSeen(t *testing.T) {
 	}
 	halted.Open()
 	s.check(s.outcome())
-	if v := s.vm("one"); v.Step != "" {
-		t.Errorf("a VM that runs is at the step %q", v.Step)
-	}
+	over(s.vm("one"))
+	stopped, err := s.client.StopVM(s.ctx(), "one", api.StopRequest{}, nil)
+	s.check(err)
+	over(stopped)
 	s.empty()
 }
 
