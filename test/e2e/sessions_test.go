@@ -195,6 +195,8 @@ func (p *person) twoClients() {
 	// own whole: a pipe promises that for 4096 bytes.
 	big := strings.Repeat("x", 4000)
 	both := p.pipes(banger(p.env, "vm", "session", "attach", "vm1", "planner", "--tail=0"))
+	both.says(`{"from":"both"}`)
+	both.hears(`{"answer":{"from":"both"}}`) // it is attached, and misses nothing of what comes
 	for range 5 {
 		both.says(`{"a":"` + big + `"}`)
 		two.says(`{"b":"` + big + `"}`)
