@@ -54,7 +54,7 @@ go in, but a guest with it can log in wherever the key can, while you are connec
 func runVMSSH(ctx context.Context, o vmSSHOptions, d *deps) error {
 	vm, err := d.client.VM(ctx, o.vm)
 	if err == nil {
-		err = reachable(vm)
+		err = d.reachable(ctx, vm)
 	}
 	if err != nil {
 		return err
@@ -76,11 +76,17 @@ func runVMSSH(ctx context.Context, o vmSSHOptions, d *deps) error {
 
 // reachable says in banger's words what ssh, whose connection bangerd refuses, would
 // say in its own and with its own status.
-func reachable(vm api.VM) error {
+func (d *deps) reachable(ctx context.Context, vm api.VM) error {
 	hint := "`banger vm start " + vm.Name + "`"
 	switch vm.State {
-	case api.StateRunning, api.StatePaused:
+	case api.StateRunning:
 		return nil
+	case api.StatePaused: // bangerd knows what for, and whether it still is
+		stream, err := d.client.SSH(ctx, vm.ID)
+		if err == nil {
+			err = stream.Close()
+		}
+		return err
 	case api.StateStarting, api.StateStopping, api.StateDeleting:
 		hint = "`banger vm show " + vm.Name + "` tells how far it is"
 	}

@@ -3,8 +3,10 @@
 package lives
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -80,6 +82,33 @@ func TestKillAtEveryStepOfAResume(t *testing.T) {
 		s.awaitState("one", is(api.StatePaused))
 	}
 	walkPause(t, vm.ResumeSteps, paused, (*station).room, func(*station) {})
+}
+
+// Who wants into a paused VM is told why it is and what helps, by vm ssh as by
+// bangerd, and not by ssh.
+func TestSSHIntoAPausedVM(t *testing.T) {
+	s := newStation(t)
+	s.diskOfItsOwn()
+	s.start()
+	aRunningVM(s)
+	s.fill()
+	s.awaitState("one", is(api.StatePaused))
+	_, err := s.client.Exec(s.ctx(), "one", api.ExecRequest{Argv: []string{"kept"}, Wait: api.WaitAgent})
+	var told *api.Error
+	if !errors.As(err, &told) || told.Kind != api.KindWrongState {
+		t.Fatalf("a command in a paused VM: %v", err)
+	}
+	s.tell("vm", "ssh", "one")
+	var exit *exec.ExitError
+	if err := s.outcome(); !errors.As(err, &exit) || exit.ExitCode() != 125 {
+		t.Errorf("vm ssh: %v", err)
+	}
+	if got, want := s.said.said.String(), "banger: "+told.Message+"\n  hint: "+told.Hint+"\n"; got != want {
+		t.Errorf("vm ssh says %q, and bangerd %q", got, want)
+	}
+	s.room()
+	s.awaitState("one", is(api.StateRunning))
+	s.empty()
 }
 
 // walkPause walks with a VM that in the end must run on, the same boot, and
