@@ -166,15 +166,21 @@ func joinNetwork(texts map[string]text) {
 	bridge, network := texts["bridge_ip"], texts["cidr"]
 	switch {
 	case bridge.origin != OriginDefault && network.origin == OriginDefault:
-		network.value = "24"
+		network = bridge.followedBy("24")
 	case bridge.origin == OriginDefault && network.origin != OriginDefault:
 		p, err := netip.ParsePrefix(network.value)
 		if err != nil || !p.Addr().Is4() || p.Contains(netip.MustParseAddr(bridge.value)) {
 			return
 		}
-		bridge.value = p.Masked().Addr().Next().String()
+		bridge = network.followedBy(p.Masked().Addr().Next().String())
 	}
 	texts["bridge_ip"], texts["cidr"] = bridge, network
+}
+
+// followedBy is a value that stands where t does, which it is made of.
+func (t text) followedBy(value string) text {
+	t.value = value
+	return t
 }
 
 // finish joins the settings that only make sense together.

@@ -302,3 +302,27 @@ func TestTheNetworkFollowsWhatIsSet(t *testing.T) {
 		}
 	}
 }
+
+// What follows a setting comes from where that is set.
+func TestWhatFollowsHasAnOrigin(t *testing.T) {
+	for file, want := range map[string][2]string{
+		"":                         {"default", "default"},
+		"bridge_ip = '10.5.0.254'": {"FILE:1", "FILE:1"},
+		"cidr = '10.5.0.0/28'":     {"FILE:1", "FILE:1"},
+		"cidr = '172.16.0.0/16'":   {"default", "FILE:1"}, // the default is in it
+		"cidr = 28":                {"default", "FILE:1"},
+		"bridge_ip = '10.5.0.254'\ncidr = '10.5.0.0/16'": {"FILE:1", "FILE:2"},
+	} {
+		c, path, err := load(t, file, nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := [2]string{c.Origin("bridge_ip"), c.Origin("cidr")}
+		for i := range want {
+			want[i] = strings.Replace(want[i], "FILE", path, 1)
+		}
+		if got != want {
+			t.Errorf("%q: the origins are %q, not %q", file, got, want)
+		}
+	}
+}

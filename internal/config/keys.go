@@ -67,7 +67,7 @@ var keys = []key{
 	{"bridge_ip", "172.16.0.1", "the bridge's address, the guests' gateway; the first one of cidr, where only that is set", kindString,
 		setBridgeIP,
 		func(c *Config) string { return c.Bridge.Addr().String() }},
-	{"cidr", "172.16.0.0/24", "the guests' network", kindStringOrInt,
+	{"cidr", "172.16.0.0/24", "the guests' network; the /24 of bridge_ip, where only that is set", kindStringOrInt,
 		setCIDR,
 		func(c *Config) string { return c.Bridge.Masked().String() }},
 	{"tap_pool_size", "4", "network devices kept ready; not a limit", kindInt,
