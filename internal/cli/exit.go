@@ -134,9 +134,16 @@ func atMostOne(what string) cobra.PositionalArgs {
 	}
 }
 
-// notBoth refuses two flags of which only one can count.
+// notBoth refuses two flags of which only one can count, on top of what the
+// command refuses already.
 func notBoth(c *cobra.Command, one, other string) {
-	c.PreRunE = func(c *cobra.Command, _ []string) error {
+	earlier := c.PreRunE
+	c.PreRunE = func(c *cobra.Command, args []string) error {
+		if earlier != nil {
+			if err := earlier(c, args); err != nil {
+				return err
+			}
+		}
 		if c.Flags().Changed(one) && c.Flags().Changed(other) {
 			return usage(c, fmt.Sprintf("--%s and --%s can't go together", one, other))
 		}
