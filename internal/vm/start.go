@@ -85,7 +85,7 @@ func (v *machine) start(ctx context.Context, report progress.Func) (*run, error)
 }
 
 // bootTries is how often a guest is booted whose kernel panics over it, see
-// "A panic over the boot" in docs/ARCHITECTURE.md.
+// "One processor boots" in docs/ARCHITECTURE.md.
 const bootTries = 3
 
 const startedAgain = "the guest's kernel panicked while it booted: it is started once more"
