@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 )
@@ -111,8 +112,9 @@ func EveryStep[T any](t *testing.T, steps []string, arrange func() []string, ope
 			t.Errorf("its client went at %q: %v", step, err)
 		}
 		work.Missing("its client went at " + step)
+		var mu sync.Mutex // two steps may begin at once
 		var went []string
-		work.AtStep(func(at string) { went = append(went, at) })
+		work.AtStep(func(at string) { mu.Lock(); defer mu.Unlock(); went = append(went, at) })
 		var err error
 		if made, err = work.Make(t.Context()); err != nil {
 			t.Fatalf("after %q: %v", step, err)
@@ -125,5 +127,5 @@ func EveryStep[T any](t *testing.T, steps []string, arrange func() []string, ope
 	return made
 }
 
-// sorted is for steps two of which may begin at once.
+// sorted is for steps of which either may begin first.
 func sorted(steps []string) []string { return slices.Sorted(slices.Values(steps)) }
