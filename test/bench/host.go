@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"time"
 
@@ -88,19 +87,27 @@ func quote(cmd *exec.Cmd) error {
 
 // median runs do n times and gives the middle one's time.
 func median(ctx context.Context, n int, do func() error) (time.Duration, error) {
+	took, err := sample(ctx, n, do)
+	if err != nil {
+		return 0, err
+	}
+	return middle(took), nil
+}
+
+// sample runs do n times and gives the time of each.
+func sample(ctx context.Context, n int, do func() error) ([]time.Duration, error) {
 	var took []time.Duration
 	for range n {
 		if err := context.Cause(ctx); err != nil {
-			return 0, err
+			return nil, err
 		}
 		begun := time.Now()
 		if err := do(); err != nil {
-			return 0, err
+			return nil, err
 		}
 		took = append(took, time.Since(begun))
 	}
-	slices.Sort(took)
-	return took[len(took)/2], nil
+	return took, nil
 }
 
 // awaitLine reads r until a line begins with word.

@@ -17,7 +17,8 @@ import (
 	"github.com/banger-vm/banger/client"
 )
 
-// twentyAtOnce compares twenty sessions at once with what one alone takes.
+// twentyAtOnce compares twenty sessions at once with what one alone takes, in the
+// minute before and in the one after: a machine's speed is not the same for long.
 func twentyAtOnce(ctx context.Context, h *host) ([]row, error) {
 	byDefault, err := atOnce(ctx, h)
 	if err != nil {
@@ -34,7 +35,7 @@ func atOnce(ctx context.Context, h *host, flags ...string) (row, error) {
 	if err := session(); err != nil { // the daemon is up, the files are in the page cache
 		return row{}, err
 	}
-	single, err := median(ctx, 5, session)
+	before, err := sample(ctx, 5, session)
 	if err != nil {
 		return row{}, err
 	}
@@ -48,7 +49,11 @@ func atOnce(ctx context.Context, h *host, flags ...string) (row, error) {
 	if err != nil {
 		return row{}, err
 	}
-	cores := runtime.NumCPU()
+	after, err := sample(ctx, 5, session)
+	if err != nil {
+		return row{}, err
+	}
+	single, cores := middle(append(before, after...)), runtime.NumCPU()
 	name := strings.Join(append([]string{all}, flags...), " ")
 	return compare(name, together, fmt.Sprintf("20 × one alone ÷ %d processors", cores), single*many/time.Duration(cores), limit), nil
 }
