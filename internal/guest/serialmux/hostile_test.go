@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"runtime"
+	"sync"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -222,6 +223,7 @@ type hostEnd struct {
 	left   int
 	closed chan struct{}
 	rest   []byte
+	mu     sync.Mutex // held by the Read that is under way
 }
 
 func (h *hostEnd) Write(p []byte) (int, error) {
@@ -237,6 +239,13 @@ func (h *hostEnd) Write(p []byte) (int, error) {
 }
 
 func (h *hostEnd) Read(p []byte) (int, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	select {
+	case <-h.closed:
+		return 0, net.ErrClosed
+	default:
+	}
 	if len(h.rest) == 0 {
 		select {
 		case h.rest = <-h.w.fromGuest:
@@ -249,7 +258,13 @@ func (h *hostEnd) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-func (h *hostEnd) Close() error { close(h.closed); return nil }
+// Close returns when nothing is read any more: it would be the next connection's.
+func (h *hostEnd) Close() error {
+	close(h.closed)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return nil
+}
 
 // TestReconnect cuts the host's connection anywhere, again and again: each new
 // one gets a working epoch, with none of the old one's bytes in it.
