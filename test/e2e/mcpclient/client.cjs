@@ -76,7 +76,7 @@ async function main() {
   assert.equal((await call('session_stop', { sandbox, session })).state, 'ended');
 
   assert.match(await refused('run_command', { sandbox: 'nobody', command: 'true' }), /there is no VM "nobody".*hint/s);
-  assert.match(await refused('read_file', { sandbox, path: '/no/such/file' }), /no such file/);
+  assert.match(await refused('read_file', { sandbox, path: '/no/such/file' }), /there is no file or directory/);
   assert.match(await refused('run_command', { sandbox, command: 'true', timeout_seconds: -1 }), /timeout_seconds/);
   await client.close();
   console.log('all as it should be');
