@@ -322,7 +322,9 @@ func awaitLines(ts *testscript.TestScript, first int, program []string, forms ..
 	defer func() { cmd.Process.Kill(); cmd.Wait() }()
 	limit := time.AfterFunc(patience, func() { cmd.Process.Kill() })
 	defer limit.Stop()
+	var seen []string
 	for lines := bufio.NewScanner(out); lines.Scan(); first-- {
+		seen = append(seen, lines.Text())
 		if first > 0 {
 			continue
 		}
@@ -334,7 +336,9 @@ func awaitLines(ts *testscript.TestScript, first int, program []string, forms ..
 			return found
 		}
 	}
-	ts.Fatalf("%s ended before it said %q: %s", strings.Join(program, " "), patterns[0], stderr.String())
+	const tail = 20 // lines that tell a failure's reader how far it came
+	ts.Fatalf("%s ended before it said %q: %s\nits last lines:\n%s", strings.Join(program, " "), patterns[0], stderr.String(),
+		strings.Join(seen[max(0, len(seen)-tail):], "\n"))
 	return nil
 }
 
