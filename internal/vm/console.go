@@ -30,7 +30,9 @@ const (
 // The kernel prints these under `quiet loglevel=4` too: kernel/reboot.c and
 // kernel/panic.c.
 var (
-	stamp     = regexp.MustCompile(`^\[ *[0-9]+\.[0-9]+\] `)
+	// stamp is the time, and maybe the task, before a line of the kernel's
+	// (printk.time, CONFIG_PRINTK_CALLER).
+	stamp     = regexp.MustCompile(`\[ *[0-9]+\.[0-9]+\](\[ *[TC][0-9]+\])? `)
 	lastWords = []struct {
 		begins string
 		word   lastWord
@@ -43,15 +45,23 @@ var (
 	}
 )
 
-// wordOf finds a last word in one console line.
-func wordOf(line string) lastWord {
-	line = stamp.ReplaceAllString(strings.TrimRight(line, "\r"), "")
-	for _, w := range lastWords {
-		if strings.HasPrefix(line, w.begins) {
-			return w.word
+// wordOf finds a last word in one console line, and what the kernel says there:
+// at the line's begin, or behind a stamp anywhere in it, for the kernel does not
+// wait for the end of a line that a program is writing.
+func wordOf(line string) (word lastWord, about string) {
+	begins := []int{0}
+	for _, s := range stamp.FindAllStringIndex(line, -1) {
+		begins = append(begins, s[1])
+	}
+	for _, begin := range begins {
+		about = strings.TrimRight(line[begin:], "\r")
+		for _, w := range lastWords {
+			if strings.HasPrefix(about, w.begins) {
+				return w.word, about
+			}
 		}
 	}
-	return wordNone
+	return wordNone, ""
 }
 
 // consoleBuffer is how much a guest may say while no daemon listens; what
@@ -139,14 +149,22 @@ func (c *console) drain() {
 	}
 }
 
-// cutLine takes the first line, or as much as a line may hold, off data.
+// wordRoom is more than a last word and its stamp take of a line.
+const wordRoom = 64
+
+// cutLine takes the first line, or as much as a line may hold, off data. What
+// might be a last word is not cut in two.
 func cutLine(data []byte) (line string, rest []byte, ok bool) {
 	i := bytes.IndexByte(data, '\n')
 	switch {
 	case i >= 0 && i <= lineLimit:
 		return strings.TrimRight(string(data[:i]), "\r"), data[i+1:], true
 	case len(data) > lineLimit:
-		return string(data[:lineLimit]), data[lineLimit:], true
+		cut := lineLimit
+		if stamp := bytes.IndexByte(data[lineLimit-wordRoom:lineLimit], '['); stamp >= 0 {
+			cut += stamp - wordRoom
+		}
+		return string(data[:cut]), data[cut:], true
 	default:
 		return "", data, false
 	}
@@ -156,7 +174,7 @@ func (c *console) hear(line string) {
 	if line != "" {
 		c.log.add("console", line)
 	}
-	word := wordOf(line)
+	word, about := wordOf(line)
 	if word == wordNone {
 		return
 	}
@@ -164,7 +182,7 @@ func (c *console) hear(line string) {
 	defer c.mu.Unlock()
 	// A panic is followed by a reboot, of which it is the reason.
 	if c.word == wordNone {
-		c.word, c.about = word, stamp.ReplaceAllString(line, "")
+		c.word, c.about = word, about
 		close(c.heard)
 	}
 }
@@ -191,9 +209,7 @@ func (j *journal) lastWord() (word lastWord, about string) {
 		case line.Source == "daemon" && line.Text == startsAgain:
 			word, about = wordNone, ""
 		case line.Source == "console" && word == wordNone:
-			if word = wordOf(line.Text); word != wordNone {
-				about = stamp.ReplaceAllString(line.Text, "")
-			}
+			word, about = wordOf(line.Text)
 		}
 	}
 	return word, about

@@ -16,10 +16,14 @@ func TestWordOf(t *testing.T) {
 		"[12345.000001] reboot: Restarting system":                              wordReboot,
 		"[    1.1] Kernel panic - not syncing: no init!":                        wordPanic,
 		"echo reboot: Power down":                                               wordNone,
+		"box login: [    2.345678] reboot: Power down":                          wordPowerOff,
+		"\x1b[0m 12 %\r 13 %\r[    1.1] Kernel panic - not syncing: no init!":   wordPanic,
+		"[    1.0] a: [    2.0][    T1] reboot: Restarting system":              wordReboot,
+		"[    1.0] echo reboot: Power down":                                     wordNone,
 		"":                                                                      wordNone,
 	}
 	for line, want := range tests {
-		if got := wordOf(line); got != want {
+		if got, _ := wordOf(line); got != want {
 			t.Errorf("wordOf(%q) = %q, want %q", line, got, want)
 		}
 	}
@@ -89,6 +93,23 @@ func TestConsoleOfAGuestThatNeverEndsItsLine(t *testing.T) {
 	for _, line := range log.lastOfConsole(10) {
 		if len(line) > lineLimit {
 			t.Fatalf("a line of %d bytes, the limit is %d", len(line), lineLimit)
+		}
+	}
+}
+
+// A word that the kernel says in the middle of a line is heard wherever the line
+// has to be cut.
+func TestConsoleHearsTheLastWordInALineOfAnyLength(t *testing.T) {
+	const word = "[   12.345678][    T1] reboot: Power down"
+	for before := lineLimit - len(word) - 1; before <= lineLimit+1; before++ {
+		c, vmm, log := startConsole(t)
+		fmt.Fprint(vmm, strings.Repeat("x", before)+word+"\r\n")
+		c.finish()
+		if got, about := c.last(); got != wordPowerOff || about != "reboot: Power down" {
+			t.Errorf("behind %d bytes: last word = %q (%q)", before, got, about)
+		}
+		if got := strings.Join(log.lastOfConsole(10), ""); got != strings.Repeat("x", before)+word {
+			t.Errorf("behind %d bytes, the journal has lost some: %d", before, len(got))
 		}
 	}
 }

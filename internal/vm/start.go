@@ -476,15 +476,15 @@ func first(calls ...func() error) error {
 // bootArgs is the kernel's command line. It is quiet because each byte on the
 // serial console costs a guest exit; the i8042 and pci words keep the kernel
 // from probing for devices that are not there, and from complaining of them on
-// the console. It does not test its own ciphers: the
-// same tests of the same kernel at each boot would be a tenth of a guest's start
-// where processors are slow.
+// the console; the time before the kernel's words tells them from a program's
+// (wordOf). It does not test its own ciphers: the same tests of the same kernel at
+// each boot would be a tenth of a guest's start where processors are slow.
 func bootArgs(r Record) string {
 	drives := "banger.base=vda banger.cow=vdb banger.modules=vdc"
 	if r.Whole {
 		drives = "banger.base=vda banger.modules=vdb"
 	}
-	return fmt.Sprintf("console=ttyS0 quiet loglevel=4 reboot=k panic=1 pci=off net.ifnames=0"+
+	return fmt.Sprintf("console=ttyS0 quiet loglevel=4 printk.time=1 reboot=k panic=1 pci=off net.ifnames=0"+
 		" i8042.noaux i8042.nomux i8042.dumbkbd 8250.nr_uarts=1 cryptomgr.notests"+
 		" systemd.show_status=false rd.systemd.show_status=false"+
 		" %s banger.disk=%d", drives, r.Spec.DiskMiB<<20)
