@@ -35,13 +35,19 @@ func (m *Manager) SyncCredentials(ctx context.Context, nameOrID string) (api.Cre
 
 // introduce is configure for a guest that has just booted: it gets the
 // credentials too. Where that fails the guest works all the same, and its
-// person is told.
-func (v *machine) introduce(ctx context.Context, r *run, agent *host.Agent) error {
-	if err := v.configure(ctx, agent); err != nil {
+// person is told. Who waits for the agent alone has a command for it, which
+// goes before the image's init: the two would only hold each other up.
+func (v *machine) introduce(ctx context.Context, r *run, agent *host.Agent, wait api.Wait) error {
+	c, err := v.guestConfig()
+	if err != nil {
 		return err
 	}
+	c.CommandFirst = wait == api.WaitAgent
 	ctx, cancel := context.WithTimeout(ctx, configTimeout)
 	defer cancel()
+	if err := agent.Configure(ctx, c); err != nil {
+		return err
+	}
 	synced, err := v.syncCredentials(ctx, agent)
 	var told []string
 	for _, refused := range synced.Refused {

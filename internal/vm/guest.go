@@ -35,16 +35,24 @@ const configTimeout = 60 * time.Second
 // configure gives the guest its identity and its surroundings; the same call
 // again changes nothing.
 func (v *machine) configure(ctx context.Context, agent *host.Agent) error {
+	c, err := v.guestConfig()
+	if err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(ctx, configTimeout)
 	defer cancel()
+	return agent.Configure(ctx, c)
+}
+
+func (v *machine) guestConfig() (proto.Config, error) {
 	r := v.record()
 	key, err := os.ReadFile(hostKeyPath(v.dir))
 	if err != nil {
-		return fmt.Errorf("cannot read the VM's host key: %w", err)
+		return proto.Config{}, fmt.Errorf("cannot read the VM's host key: %w", err)
 	}
 	entropy := make([]byte, 64)
 	rand.Read(entropy)
-	return agent.Configure(ctx, proto.Config{
+	return proto.Config{
 		Hostname:       r.Name,
 		Addresses:      []netip.Prefix{r.Lease.Addr},
 		Routes:         []proto.Route{{To: netip.PrefixFrom(netip.IPv4Unspecified(), 0), Via: r.Lease.Gateway}},
@@ -58,7 +66,7 @@ func (v *machine) configure(ctx context.Context, agent *host.Agent) error {
 		MachineID:      strings.Repeat(r.ID, 4),
 		Container:      containerOf(r.Container),
 		InstallOpenSSH: !r.Spec.NoOpenSSH,
-	})
+	}, nil
 }
 
 // containerOf tells the agent what the image says about running it.

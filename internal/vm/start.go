@@ -27,7 +27,7 @@ func (m *Manager) Start(ctx context.Context, nameOrID string, wait api.Wait, rep
 	if err != nil {
 		return api.VM{}, err
 	}
-	r, err := v.startInTurn(ctx, report)
+	r, err := v.startInTurn(ctx, wait, report)
 	if err != nil {
 		return v.describe(), err
 	}
@@ -43,7 +43,7 @@ func (m *Manager) Start(ctx context.Context, nameOrID string, wait api.Wait, rep
 
 // startInTurn takes the VM's turn for the start alone: while its guest goes on
 // to the stage that somebody waits for, others can stop or delete it.
-func (v *machine) startInTurn(ctx context.Context, report progress.Func) (*run, error) {
+func (v *machine) startInTurn(ctx context.Context, wait api.Wait, report progress.Func) (*run, error) {
 	end, err := v.begin(ctx)
 	if err != nil {
 		return nil, err
@@ -52,12 +52,13 @@ func (v *machine) startInTurn(ctx context.Context, report progress.Func) (*run, 
 	if err := require(v.record(), "start", api.StateCreated, api.StateStopped, api.StateFailed); err != nil {
 		return nil, err
 	}
-	return v.start(ctx, report)
+	return v.start(ctx, wait, report)
 }
 
-// start is one start, to the agent's hello. The caller holds the VM's turn; a
-// stop or a delete interrupts it.
-func (v *machine) start(ctx context.Context, report progress.Func) (*run, error) {
+// start is one start, to the agent's hello, of a VM that somebody wants to come
+// as far as wait says. The caller holds the VM's turn; a stop or a delete
+// interrupts it.
+func (v *machine) start(ctx context.Context, wait api.Wait, report progress.Func) (*run, error) {
 	ctx, done := v.interruptible(ctx)
 	defer done()
 	if err := v.checkBase(); err != nil {
@@ -71,11 +72,11 @@ func (v *machine) start(ctx context.Context, report progress.Func) (*run, error)
 	}
 	defer leave()
 	before := v.record()
-	r, waited, err := v.attempt(ctx, s, before)
+	r, waited, err := v.attempt(ctx, s, before, wait)
 	for tries := 1; isPanic(err) && tries < bootTries; tries++ {
 		v.log.add("daemon", startedAgain)
 		s.report(progress.Event{Step: "start.agent", Detail: startedAgain, Warning: true})
-		r, waited, err = v.attempt(ctx, s, before)
+		r, waited, err = v.attempt(ctx, s, before, wait)
 	}
 	if err != nil {
 		return nil, err
@@ -92,8 +93,8 @@ const startedAgain = "the guest's kernel panicked while it booted: it is started
 
 // attempt is one walk through the start of a VM that was so before it, with all
 // that it did undone when it fails.
-func (v *machine) attempt(ctx context.Context, s *steps, before Record) (r *run, waited, err error) {
-	a := &attempt{machine: v, steps: s, vms: v.m, before: before}
+func (v *machine) attempt(ctx context.Context, s *steps, before Record, wait api.Wait) (r *run, waited, err error) {
+	a := &attempt{machine: v, steps: s, vms: v.m, before: before, wait: wait}
 	r, waited, err = a.walk(ctx)
 	if err != nil {
 		a.why = err
@@ -144,6 +145,7 @@ type attempt struct {
 	*steps
 	vms    *Manager
 	before Record // of the VM, with the lease that is used
+	wait   api.Wait
 	undone undo.Stack
 	why    error // the attempt failed
 }
@@ -273,7 +275,7 @@ func (a *attempt) configureMachine(ctx context.Context, c *firecracker.Client, c
 // boot listens for the guest first, so that its hello is heard.
 func (a *attempt) boot(ctx context.Context, r *run) error {
 	return a.do(ctx, "start.boot", func() error {
-		r.greet(func(ctx context.Context, agent *host.Agent) error { return a.introduce(ctx, r, agent) })
+		r.greet(func(ctx context.Context, agent *host.Agent) error { return a.introduce(ctx, r, agent, a.wait) })
 		return r.process.Client().InstanceStart(ctx)
 	})
 }

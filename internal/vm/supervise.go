@@ -182,7 +182,7 @@ func (v *machine) rebootGuest() {
 	ctx, id := progress.NewOperation(ctx)
 	log := v.m.Log.With("op", id, "vm", v.record().Name)
 	log.Info("vm start", "why", "its guest restarts")
-	if _, err := v.start(ctx, progress.Discard); err != nil {
+	if _, err := v.start(ctx, api.WaitDefault, progress.Discard); err != nil {
 		log.Error("cannot start a VM again after its guest's reboot", "error", err)
 		return
 	}

@@ -17,6 +17,7 @@ import (
 	"net"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/banger-vm/banger/internal/guest/proto"
 	"github.com/banger-vm/banger/internal/guest/workspace"
@@ -33,9 +34,17 @@ type Options struct {
 	// SSHD is where an SSH server of the image's listens; empty: 127.0.0.1:22.
 	SSHD string
 	// Configured, if not nil, is called once, when the host has given the guest
-	// its identity, or tried to.
+	// its identity, or tried to, and the image's init may begin.
 	Configured func()
+	// HeadStart is how long the image's init waits for a command that goes
+	// first; zero: DefaultHeadStart.
+	HeadStart time.Duration
 }
+
+// DefaultHeadStart is enough for a short command where processors are emulated
+// and shared with other guests that boot, and little beside the start of an init
+// there.
+const DefaultHeadStart = 300 * time.Millisecond
 
 // Agent serves one guest.
 type Agent struct {
@@ -53,6 +62,9 @@ type Agent struct {
 
 	configuring sync.Mutex // one configure call at a time
 	configured  func()
+	headStart   time.Duration
+	commandOver func()        // is called at the end of each command
+	firstOver   chan struct{} // closed at the end of the first one
 
 	mu       sync.Mutex
 	identity identity
@@ -76,6 +88,9 @@ func New(o Options) *Agent {
 			o.Configured()
 		}
 	})
+	a.headStart = cmp.Or(o.HeadStart, DefaultHeadStart)
+	a.firstOver = make(chan struct{})
+	a.commandOver = sync.OnceFunc(func() { close(a.firstOver) })
 	a.init = readInit(a.path(initFile))
 	a.events = newHistory(a.hello())
 	a.kept = &sessions{agent: a, dir: a.path(sessionsDir)}
@@ -181,8 +196,7 @@ func (a *Agent) call(r proto.Request) (any, error) {
 		if err := decode(r.Body, &c); err != nil {
 			return nil, err
 		}
-		defer a.configured()
-		return nil, a.Configure(c)
+		return nil, a.beConfigured(c)
 	case proto.OpSetTime:
 		var s proto.SetTime
 		if err := decode(r.Body, &s); err != nil {
@@ -199,6 +213,23 @@ func (a *Agent) call(r proto.Request) (any, error) {
 		return a.kept.call(r)
 	}
 	return nil, badRequest("this agent (%s) does not know the operation %q", a.version, r.Op)
+}
+
+// beConfigured is a configure call. Whatever comes of it, the image's init
+// begins.
+func (a *Agent) beConfigured(c proto.Config) error {
+	if err := a.Configure(c); err != nil || !c.CommandFirst {
+		a.configured()
+		return err
+	}
+	go func() {
+		select {
+		case <-a.firstOver:
+		case <-time.After(a.headStart):
+		}
+		a.configured()
+	}()
+	return nil
 }
 
 func decode(body json.RawMessage, v any) error {

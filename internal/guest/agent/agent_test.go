@@ -87,16 +87,17 @@ type guest struct {
 // image has this init.
 func start(t testing.TB, init proto.InitKind) guest {
 	t.Helper()
-	return startWith(t, init, "")
+	return startWith(t, init, agent.Options{})
 }
 
-// startWith is start with a directory for the commands' control groups.
-func startWith(t testing.TB, init proto.InitKind, groups string) guest {
+// startWith is start with options of the caller's.
+func startWith(t testing.TB, init proto.InitKind, o agent.Options) guest {
 	t.Helper()
 	root := t.TempDir()
 	write(t, filepath.Join(root, "run/banger/init"), string(init)+"\n")
 	kernel := &memoryKernel{signalled: make(chan unix.Signal, 1)}
-	a := agent.New(agent.Options{Root: root, Version: "v1", Kernel: kernel, Cgroups: groups})
+	o.Root, o.Version, o.Kernel = root, "v1", kernel
+	a := agent.New(o)
 	socket := filepath.Join(root, "link.sock")
 	l, err := net.Listen("unix", socket)
 	if err != nil {

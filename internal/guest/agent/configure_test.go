@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
+	"io"
 	"math/big"
 	"net"
 	"net/netip"
@@ -213,6 +214,49 @@ func TestTheFirstConfigurationIsTold(t *testing.T) {
 		if told != 1 {
 			t.Errorf("%s was told %d times", name, told)
 		}
+	}
+}
+
+// TestTheFirstCommandGoesBeforeTheInit: the image's init begins when the command
+// that goes first is over, and without one after its head start; where none was
+// announced, at once.
+func TestTheFirstCommandGoesBeforeTheInit(t *testing.T) {
+	const never = 24 * time.Hour
+	for name, test := range map[string]struct {
+		headStart    time.Duration
+		commandFirst bool
+		command      bool
+	}{
+		"a command":           {headStart: never, commandFirst: true, command: true},
+		"none in time":        {headStart: time.Nanosecond, commandFirst: true},
+		"none was to be":      {headStart: never},
+		"a word about nobody": {headStart: never, command: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			begun := make(chan struct{})
+			g := startWith(t, proto.InitNone, agent.Options{HeadStart: test.headStart, Configured: func() { close(begun) }})
+			if err := g.Configure(t.Context(), proto.Config{Hostname: "box", CommandFirst: test.commandFirst}); err != nil {
+				t.Fatal(err)
+			}
+			if test.command {
+				conn, err := g.Exec(t.Context(), shell("read line"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer conn.Close()
+				if test.commandFirst {
+					select {
+					case <-begun:
+						t.Fatal("the init began beside the command")
+					default:
+					}
+				}
+				if _, err := proto.NewCommand(conn).Run(strings.NewReader("go on\n"), io.Discard, io.Discard); err != nil {
+					t.Fatal(err)
+				}
+			}
+			<-begun
+		})
 	}
 }
 

@@ -131,7 +131,7 @@ func TestCommandGroups(t *testing.T) {
 	t.Cleanup(func() { unix.Unmount(mount, unix.MNT_DETACH) })
 	dir := filepath.Join(mount, "banger-test-"+filepath.Base(filepath.Dir(mount)))
 	t.Cleanup(func() { os.Remove(dir) })
-	g := startWith(t, proto.InitNone, dir)
+	g := startWith(t, proto.InitNone, agent.Options{Cgroups: dir})
 	got := g.run(t, shell("cat /proc/self/cgroup"), "")
 	if !strings.Contains(got.stdout, "/"+filepath.Base(dir)+"/1\n") {
 		t.Fatalf("%+v", got)

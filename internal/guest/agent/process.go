@@ -81,7 +81,10 @@ func (a *Agent) start(o order) (*process, error) {
 		p.group.release()
 		return nil, err
 	}
-	go p.wait()
+	go func() {
+		p.wait()
+		a.commandOver()
+	}()
 	return p, nil
 }
 

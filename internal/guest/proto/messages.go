@@ -158,6 +158,9 @@ type Config struct {
 	// InstallOpenSSH lets a guest that has an init and a package manager, and no
 	// sshd, install one in the background.
 	InstallOpenSSH bool `json:"install_openssh,omitempty"`
+	// CommandFirst lets the first command go before the image's init, which
+	// begins when that is over, or has had its head start.
+	CommandFirst bool `json:"command_first,omitempty"`
 }
 
 // Container is how an image wants its commands to be run, as a container

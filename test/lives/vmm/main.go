@@ -4,7 +4,8 @@
 //
 // The commands of its guest are words: true; boot prints the boot's id; wait
 // ends with its client; shift puts its clock forward by a minute, and clock says
-// by how many seconds it is wrong; keep writes a word to its disk, and kept reads it; deaf ignores every shutdown from then on; poweroff,
+// by how many seconds it is wrong; first says whether commands were to go before
+// its init; keep writes a word to its disk, and kept reads it; deaf ignores every shutdown from then on; poweroff,
 // halt, reboot and panic are what they say, and what a kernel says of them; eat takes
 // a GiB of memory. While its disk begins with "panic" and some dots, the guest
 // takes one of these away and panics before anything else.
@@ -21,6 +22,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -42,6 +44,7 @@ type guest struct {
 
 	mu      sync.Mutex
 	deaf    bool
+	first   bool          // the first command goes before the init
 	ahead   time.Duration // of the host's clock
 	eaten   [][]byte
 	events  []proto.Event
@@ -150,6 +153,7 @@ func (g *guest) serve(ctx context.Context, conn net.Conn) {
 		var c proto.Config
 		if proto.Decode(request.Body, &c) == nil {
 			g.setClock(c.Time)
+			g.goesFirst(c.CommandFirst)
 		}
 		accept(conn, nil)
 		g.happened(proto.Event{Kind: proto.EventReady, Stage: proto.StageDefault})
@@ -184,6 +188,12 @@ func (g *guest) setClock(t time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.ahead = time.Until(t)
+}
+
+func (g *guest) goesFirst(first bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.first = first
 }
 
 // echo is a server of the guest's that says everything back.
@@ -225,6 +235,12 @@ func (g *guest) exec(conn net.Conn, e proto.Exec) {
 		wrong := g.ahead.Round(time.Second)
 		g.mu.Unlock()
 		_ = out.Frame(proto.TypeStdout, []byte(wrong.String()))
+		end()
+	case "first":
+		g.mu.Lock()
+		first := g.first
+		g.mu.Unlock()
+		_ = out.Frame(proto.TypeStdout, strconv.AppendBool(nil, first))
 		end()
 	case "keep":
 		if g.keep(e.Argv[1]) == nil {
