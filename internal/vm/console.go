@@ -12,8 +12,6 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/banger-vm/banger/api"
 )
 
 // lastWord is what a guest kernel says last.
@@ -202,21 +200,13 @@ func (c *console) recall() {
 // lastWord finds the kernel's last word, and the line it was in, among the
 // console's lines since the VM's last start.
 func (j *journal) lastWord() (word lastWord, about string) {
-	past, _, stop := j.read()
-	stop()
-	for _, line := range past {
-		switch {
-		case line.Source == "daemon" && line.Text == startsAgain:
-			word, about = wordNone, ""
-		case line.Source == "console" && word == wordNone:
-			word, about = wordOf(line.Text)
+	for _, line := range j.lifeOfConsole() {
+		if word, about = wordOf(line); word != wordNone {
+			break
 		}
 	}
 	return word, about
 }
-
-// startsAgain is what the daemon says in the journal when a VM's life begins.
-var startsAgain = said(Record{State: api.StateStarting})
 
 // last gives the kernel's last word so far and the line it was in.
 func (c *console) last() (lastWord, string) {

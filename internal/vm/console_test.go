@@ -114,6 +114,24 @@ func TestConsoleHearsTheLastWordInALineOfAnyLength(t *testing.T) {
 	}
 }
 
+// What a guest said in an earlier life is not what it said last.
+func TestConsoleOfTheLastLife(t *testing.T) {
+	_, _, log := startConsole(t)
+	log.add("daemon", startsAgain)
+	log.add("console", "reboot: Power down")
+	log.add("daemon", startsAgain)
+	if lines := log.lastOfConsole(5); len(lines) != 0 {
+		t.Errorf("before its first word the guest said %q", lines)
+	}
+	log.add("console", "hello")
+	if lines := log.lastOfConsole(5); len(lines) != 1 || lines[0] != "hello" {
+		t.Errorf("the guest said %q", lines)
+	}
+	if word, _ := log.lastWord(); word != wordNone {
+		t.Errorf("last word = %q, of an earlier life", word)
+	}
+}
+
 func TestJournalStaysWithinItsLimit(t *testing.T) {
 	_, _, log := startConsole(t)
 	line := strings.Repeat("y", 1000)

@@ -111,16 +111,29 @@ func (j *journal) read() (past []api.LogLine, more <-chan api.LogLine, stop func
 	}
 }
 
-// lastOfConsole gives the last n lines that the guest wrote on its console.
-func (j *journal) lastOfConsole(n int) []string {
+// startsAgain is what the daemon says in the journal when a VM's life begins.
+var startsAgain = said(Record{State: api.StateStarting})
+
+// lifeOfConsole gives the lines that the guest has written on its console since
+// the VM's last start.
+func (j *journal) lifeOfConsole() []string {
 	past, _, stop := j.read()
 	stop()
 	var texts []string
 	for _, line := range past {
-		if line.Source == "console" {
+		switch {
+		case line.Source == "daemon" && line.Text == startsAgain:
+			texts = nil
+		case line.Source == "console":
 			texts = append(texts, line.Text)
 		}
 	}
+	return texts
+}
+
+// lastOfConsole gives the last n of these lines.
+func (j *journal) lastOfConsole(n int) []string {
+	texts := j.lifeOfConsole()
 	return texts[max(0, len(texts)-n):]
 }
 
