@@ -3,12 +3,15 @@ package vm
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/banger-vm/banger/api"
 )
@@ -18,7 +21,9 @@ import (
 // the newer one is full, so that a guest can't fill the host's disk with it.
 const (
 	journalLimit = 1 << 20
-	lineLimit    = 4 << 10 // bytes of one line; a longer one is cut into several
+	lineLimit    = 4 << 10 // bytes of one line's text: a console's longer one is cut into several, any other is clipped
+	// storedLimit is more than a line takes as JSON, where a byte may take six.
+	storedLimit = 8 * lineLimit
 )
 
 type journal struct {
@@ -53,7 +58,7 @@ func openJournal(dir string) (*journal, error) {
 func (j *journal) add(source, text string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	line := api.LogLine{Time: time.Now().UTC(), Source: source, Text: text}
+	line := api.LogLine{Time: time.Now().UTC(), Source: source, Text: clip(text, lineLimit)}
 	data, err := json.Marshal(line)
 	if err != nil {
 		return
@@ -137,6 +142,18 @@ func (j *journal) lastOfConsole(n int) []string {
 	return texts[max(0, len(texts)-n):]
 }
 
+// quoteLimit is how much of a line is quoted in an error.
+const quoteLimit = 200
+
+// quoted gives these lines as the end of an error.
+func (j *journal) quoted(n int) string {
+	var quoted strings.Builder
+	for _, line := range j.lastOfConsole(n) {
+		quoted.WriteString("\n  " + clip(line, quoteLimit))
+	}
+	return quoted.String()
+}
+
 func (j *journal) close() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -150,20 +167,49 @@ func (j *journal) close() {
 	}
 }
 
+// readLines gives the lines of a file. What is too long to be one, or is none, is
+// skipped; that the rest can't be read is the last line.
 func readLines(path string) []api.LogLine {
 	f, err := os.Open(path)
-	if err != nil {
+	if errors.Is(err, os.ErrNotExist) {
 		return nil
+	}
+	if err != nil {
+		return []api.LogLine{unread(err)}
 	}
 	defer f.Close()
 	var lines []api.LogLine
-	s := bufio.NewScanner(f)
-	s.Buffer(nil, 8*lineLimit)
-	for s.Scan() {
+	in := bufio.NewReaderSize(f, storedLimit)
+	for begins := true; ; {
+		data, err := in.ReadSlice('\n')
+		ends := !errors.Is(err, bufio.ErrBufferFull)
 		var line api.LogLine
-		if json.Unmarshal(s.Bytes(), &line) == nil {
+		if begins && ends && json.Unmarshal(data, &line) == nil {
 			lines = append(lines, line)
 		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return lines
+		case err != nil && ends:
+			return append(lines, unread(err))
+		}
+		begins = ends
 	}
-	return lines
+}
+
+func unread(err error) api.LogLine {
+	return api.LogLine{Time: time.Now().UTC(), Source: "daemon", Text: fmt.Sprintf("cannot read the VM's log: %v", err)}
+}
+
+// clip gives the beginning of a text that takes more bytes than it may.
+func clip(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	const more = "…"
+	end := most - len(more)
+	for back := 1; back < utf8.UTFMax && !utf8.RuneStart(text[end]); back++ {
+		end-- // not in the midst of a character
+	}
+	return text[:end] + more
 }

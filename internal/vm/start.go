@@ -606,15 +606,12 @@ func (v *machine) whyEnded(r *run) error {
 		return &api.Error{Kind: api.KindNoSpace, Message: fmt.Sprintf("cannot start VM %s: %s", v.record().Name, cause),
 			Hint: "stop other VMs, or make one with less memory: banger vm create --memory"}
 	}
-	said := v.log.lastOfConsole(5)
+	said := v.log.quoted(5)
 	message := fmt.Sprintf("the VMM of VM %s ended before its guest was ready", v.record().Name)
 	if status, known := r.process.Exit(); known {
 		message += fmt.Sprintf(" (status %d)", status)
 	}
-	for _, line := range said {
-		message += "\n  " + line
-	}
-	told := &api.Error{Kind: api.KindGuest, Message: message, Hint: fmt.Sprintf("banger vm logs %s shows all of it", v.record().Name)}
+	told := &api.Error{Kind: api.KindGuest, Message: message + said, Hint: fmt.Sprintf("banger vm logs %s shows all of it", v.record().Name)}
 	if word, _ := r.console.last(); word == wordPanic {
 		return &panicked{told}
 	}

@@ -20,13 +20,17 @@ var next = map[api.State][]api.State{
 	api.StateDeleting: {},
 }
 
+// reasonLimit bounds a reason, which may quote a guest: it is in the record, whose
+// length recordLimit bounds, and in a line of the log.
+const reasonLimit = lineLimit / 2
+
 // transition moves a record to another state. A move that the table does not
 // have is a fault of banger's, not of the user's.
 func transition(r *Record, to api.State, reason string) error {
 	if r.State != to && !slices.Contains(next[r.State], to) {
 		return fmt.Errorf("cannot make VM %s %s: it is %s", r.Name, to, r.State)
 	}
-	r.State, r.Reason = to, reason
+	r.State, r.Reason = to, clip(reason, reasonLimit)
 	return nil
 }
 
