@@ -30,8 +30,9 @@ type journal struct {
 	path string
 
 	mu        sync.Mutex
-	file      *os.File
+	file      *os.File // nil where it could not be opened, or the journal is closed
 	size      int64
+	closed    bool
 	followers map[chan api.LogLine]struct{}
 }
 
@@ -39,17 +40,21 @@ func journalPath(dir string) string { return filepath.Join(dir, "log.ndjson") }
 
 func openJournal(dir string) (*journal, error) {
 	j := &journal{path: journalPath(dir), followers: map[chan api.LogLine]struct{}{}}
+	return j, j.open()
+}
+
+func (j *journal) open() error {
 	f, err := os.OpenFile(j.path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("cannot open the VM's log: %w", err)
+		return fmt.Errorf("cannot open the VM's log: %w", err)
 	}
 	info, err := f.Stat()
 	if err != nil {
 		f.Close()
-		return nil, fmt.Errorf("cannot look at the VM's log: %w", err)
+		return fmt.Errorf("cannot look at the VM's log: %w", err)
 	}
 	j.file, j.size = f, info.Size()
-	return j, nil
+	return nil
 }
 
 // add writes one line and hands it to the followers; one who does not keep up
@@ -69,13 +74,11 @@ func (j *journal) add(source, text string) {
 		default:
 		}
 	}
-	if j.file == nil {
+	data = append(data, '\n')
+	if j.closed || !j.hasRoom(int64(len(data))) {
 		return
 	}
-	if j.size+int64(len(data)) > journalLimit {
-		j.rotate()
-	}
-	n, _ := j.file.Write(append(data, '\n'))
+	n, _ := j.file.Write(data)
 	j.size += int64(n)
 }
 
@@ -86,14 +89,20 @@ func (j *journal) quote(source, text string) {
 	}
 }
 
-func (j *journal) rotate() {
-	if err := os.Rename(j.path, j.path+".1"); err != nil {
-		return
+// hasRoom makes room for a line. Where that fails the next line tries again.
+func (j *journal) hasRoom(size int64) bool {
+	if j.file == nil && j.open() != nil {
+		return false
 	}
-	if f, err := os.OpenFile(j.path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600); err == nil {
-		j.file.Close()
-		j.file, j.size = f, 0
+	if j.size+size <= journalLimit {
+		return true
 	}
+	if err := os.Rename(j.path, j.path+".1"); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return false
+	}
+	j.file.Close()
+	j.file = nil
+	return j.open() == nil
 }
 
 // read gives what both files hold, and with it a channel of the lines that
@@ -104,7 +113,7 @@ func (j *journal) read() (past []api.LogLine, more <-chan api.LogLine, stop func
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	past = append(readLines(j.path+".1"), readLines(j.path)...)
-	if j.file == nil {
+	if j.closed {
 		close(follower)
 	} else {
 		j.followers[follower] = struct{}{}
@@ -161,6 +170,7 @@ func (j *journal) close() {
 		j.file.Close()
 		j.file = nil
 	}
+	j.closed = true
 	for f := range j.followers {
 		delete(j.followers, f)
 		close(f)

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/banger-vm/banger/api"
 )
 
@@ -72,6 +74,81 @@ func TestJournalThatCannotBeRead(t *testing.T) {
 	stop()
 	if len(past) != 2 || past[0].Source != "daemon" || !strings.Contains(past[0].Text, "log.ndjson.1") || past[1].Text != "hello" {
 		t.Errorf("it reads %v", past)
+	}
+}
+
+// logSize is how much the log has on disk.
+func logSize(log *journal) (size int64) {
+	for _, path := range []string{log.path, log.path + ".1"} {
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+			size += info.Size()
+		}
+	}
+	return size
+}
+
+// withoutFiles does something while this process can open no file.
+func withoutFiles(t *testing.T, do func()) {
+	t.Helper()
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	set := func(cur uint64) {
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: cur, Max: limit.Max}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set(3)
+	defer set(limit.Cur)
+	do()
+}
+
+// flood writes several times as much as the log may hold.
+func flood(log *journal) {
+	line := strings.Repeat("y", 1000)
+	for range 4 * journalLimit / 1000 {
+		log.add("console", line)
+	}
+}
+
+// Where no new file can be made the old one does not grow instead, and what is
+// said when there can is kept again.
+func TestJournalStaysWithinItsLimitWithoutFiles(t *testing.T) {
+	_, _, log := startConsole(t)
+	log.add("console", "first")
+	withoutFiles(t, func() { flood(log) })
+	if size := logSize(log); size > journalLimit {
+		t.Errorf("the log takes %d bytes, of %d in one file", size, journalLimit)
+	}
+	log.add("console", "last")
+	lines := log.lastOfConsole(1 << 20)
+	if lines[0] != "first" || lines[len(lines)-1] != "last" {
+		t.Errorf("of the first and the last line there are %.9q and %.9q", lines[0], lines[len(lines)-1])
+	}
+}
+
+func TestJournalStaysWithinItsLimitWhereItCannotRename(t *testing.T) {
+	_, _, log := startConsole(t)
+	if err := os.Mkdir(log.path+".1", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	flood(log)
+	if size := logSize(log); size > journalLimit {
+		t.Errorf("the log takes %d bytes, of %d in one file", size, journalLimit)
+	}
+}
+
+// Who takes the log away does not make it grow unseen.
+func TestJournalWhoseFileIsGone(t *testing.T) {
+	_, _, log := startConsole(t)
+	if err := os.Remove(log.path); err != nil {
+		t.Fatal(err)
+	}
+	flood(log)
+	log.add("console", "last")
+	if got := log.lastOfConsole(1); len(got) != 1 || got[0] != "last" {
+		t.Errorf("after it was full, the newest line is %.9q", got)
 	}
 }
 
