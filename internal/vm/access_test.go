@@ -19,10 +19,7 @@ func newBox(t *testing.T) *machine {
 	if err := os.Mkdir(m.dir(rec.ID), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	v, err := m.newMachine(rec)
-	if err != nil {
-		t.Fatal(err)
-	}
+	v := m.newMachine(rec)
 	m.vms[rec.ID] = v
 	return v
 }

@@ -178,13 +178,10 @@ func (m *Manager) reserve(name string, spec Spec, req api.CreateRequest) (*machi
 	if err := os.MkdirAll(m.dir(r.ID), 0o700); err != nil {
 		return nil, fmt.Errorf("cannot make the VM's directory: %w", err)
 	}
-	v, err := m.newMachine(r)
-	if err == nil {
-		err = m.save(r)
-	}
-	if err != nil {
+	if err := m.save(r); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(m.dir(r.ID)))
 	}
+	v := m.newMachine(r)
 	m.vms[r.ID] = v
 	return v, nil
 }

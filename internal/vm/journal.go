@@ -38,6 +38,8 @@ type journal struct {
 
 func journalPath(dir string) string { return filepath.Join(dir, "log.ndjson") }
 
+// openJournal gives the journal of a VM's directory. With an error it has no file,
+// and opens it when there is something to write.
 func openJournal(dir string) (*journal, error) {
 	j := &journal{path: journalPath(dir), followers: map[chan api.LogLine]struct{}{}}
 	return j, j.open()

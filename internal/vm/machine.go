@@ -34,12 +34,14 @@ type machine struct {
 	step string
 }
 
-func (m *Manager) newMachine(r Record) (*machine, error) {
+// newMachine gives the VM of a record. It is one also where its log can't be
+// opened, which keeps what is said from when it can.
+func (m *Manager) newMachine(r Record) *machine {
 	log, err := openJournal(m.dir(r.ID))
 	if err != nil {
-		return nil, err
+		m.Log.Error("a VM's log keeps nothing for now", "vm", r.Name, "error", err)
 	}
-	return &machine{m: m, dir: m.dir(r.ID), log: log, turn: make(chan struct{}, 1), rec: r}, nil
+	return &machine{m: m, dir: m.dir(r.ID), log: log, turn: make(chan struct{}, 1), rec: r}
 }
 
 // find gives the VM that goes by a name or an id.

@@ -117,10 +117,7 @@ func (m *Manager) read(id string) (*machine, error) {
 	if err != nil {
 		return nil, errors.Join(err, m.setAside(id))
 	}
-	v, err := m.newMachine(r)
-	if err != nil {
-		return nil, err
-	}
+	v := m.newMachine(r)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.vms[id] = v

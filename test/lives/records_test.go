@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/banger-vm/banger/api"
@@ -63,6 +64,40 @@ func TestRecordsThatCannotBeTrusted(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A VM whose log can't be opened is as good as any, and has a log again when it can.
+func TestALogThatCannotBeOpened(t *testing.T) {
+	s := newStation(t)
+	s.start()
+	one, two := s.run("one"), s.run("two")
+	_, err := s.client.StopVM(s.ctx(), "two", api.StopRequest{}, nil)
+	s.check(err)
+	s.kill()
+	logs := []string{filepath.Join(s.stateDir(), one.ID, "log.ndjson"), filepath.Join(s.stateDir(), two.ID, "log.ndjson")}
+	for _, path := range logs {
+		s.check(os.Remove(path))
+		s.check(os.Mkdir(path, 0o700))
+	}
+	before := s.log.end()
+	s.start()
+	s.log.await(t, before, "cannot open the VM's log")
+	s.agrees()
+	if now := s.vm("one"); now.State != api.StateRunning || now.VMM.PID != one.VMM.PID {
+		t.Errorf("it is %s: %s", now.State, now.Reason)
+	}
+	s.exec("one", "true")
+	_, err = s.client.StartVM(s.ctx(), "two", api.StartRequest{}, nil)
+	s.check(err)
+	s.awaitLog("one", func(line api.LogLine) bool { return strings.Contains(line.Text, "cannot read the VM's log") })
+	for _, path := range logs {
+		s.check(os.Remove(path))
+	}
+	_, err = s.client.StopVM(s.ctx(), "one", api.StopRequest{}, nil)
+	s.check(err)
+	s.awaitLog("one", func(line api.LogLine) bool { return line.Text == "the VM is stopped" })
+	s.agrees()
+	s.empty()
 }
 
 // After the host's restart no process, tap or runtime directory is there, and
