@@ -233,15 +233,39 @@ func (v *machine) change(edit func(*Record) error) error {
 	if err := v.m.save(r); err != nil {
 		return err
 	}
+	v.set(r)
+	return nil
+}
+
+// insist is change for what has happened already, or what must not fail for want
+// of room: the end of a VMM, a pause, a stop, a delete. Where the edit can't be
+// made durable it holds as long as this daemon lives. The next one finds the
+// record as it was, and does as if this one had died a moment earlier.
+func (v *machine) insist(edit func(*Record) error) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	r := v.rec
+	if err := edit(&r); err != nil {
+		return err
+	}
+	if err := v.m.save(r); err != nil {
+		v.m.Log.Error("a VM's record is older than what is so", "vm", r.Name, "state", r.State, "error", err)
+	}
+	v.set(r)
+	return nil
+}
+
+// set takes a record over. The caller holds mu.
+func (v *machine) set(r Record) {
 	if r.State != v.rec.State {
 		v.log.add("daemon", said(r))
 	}
 	v.rec = r
-	return nil
 }
 
+// become insists on another state.
 func (v *machine) become(to api.State, reason string) error {
-	return v.change(func(r *Record) error { return transition(r, to, reason) })
+	return v.insist(func(r *Record) error { return transition(r, to, reason) })
 }
 
 func said(r Record) string {

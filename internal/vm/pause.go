@@ -14,7 +14,8 @@ import (
 
 // pause stops a running guest's processors, and the record says why. The record
 // comes first: a daemon that finds it pauses the guest, whether or not the last
-// one came to that.
+// one came to that. On a disk that is full already there is no room for it, and
+// the guest is stopped all the same.
 func (v *machine) pause(ctx context.Context, r *run, reason string) error {
 	s := v.m.steps(progress.Discard)
 	err := s.do(ctx, "pause.record", func() error { return v.become(api.StatePaused, reason) })
@@ -29,8 +30,10 @@ func (v *machine) pause(ctx context.Context, r *run, reason string) error {
 }
 
 // halt pauses the VMM; one that is paused already stays so. One that forgets its
-// vsock over a pause by the API is paused by stopping the process.
+// vsock over a pause by the API is paused by stopping the process. A VMM that
+// does not answer may do it later: it counts as halted.
 func (v *machine) halt(ctx context.Context, r *run) error {
+	r.halted = true
 	var err error
 	if v.losesVsock() {
 		err = r.process.Signal(unix.SIGSTOP)
@@ -50,6 +53,7 @@ func (v *machine) resume(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
+	ctx = context.WithoutCancel(ctx) // it runs, whoever still wants that
 	err = s.do(ctx, "resume.record", func() error { return v.become(api.StateRunning, "") })
 	if err != nil {
 		return err
@@ -68,12 +72,12 @@ func (v *machine) unhalt(ctx context.Context, r *run) error {
 	if err := r.process.Signal(unix.SIGCONT); err != nil {
 		return fmt.Errorf("cannot resume VM %s: %w", v.record().Name, err)
 	}
-	if v.losesVsock() {
-		return nil
+	if !v.losesVsock() {
+		if err := r.process.Client().PatchVM(ctx, firecracker.Resumed); err != nil {
+			return fmt.Errorf("cannot resume VM %s: %w", v.record().Name, err)
+		}
 	}
-	if err := r.process.Client().PatchVM(ctx, firecracker.Resumed); err != nil {
-		return fmt.Errorf("cannot resume VM %s: %w", v.record().Name, err)
-	}
+	r.halted = false
 	return nil
 }
 

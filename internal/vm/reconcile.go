@@ -229,14 +229,35 @@ func (v *machine) adopt(process *firecracker.Process) error {
 	v.log.add("daemon", "a new bangerd takes the VM up")
 	if rec.State == api.StateStopping {
 		if err := v.become(api.StateRunning, "its stop was interrupted"); err != nil {
-			return err
+			v.log.add("daemon", err.Error())
 		}
 	}
 	v.supervise(r)
 	if rec.State == api.StatePaused {
 		v.m.workers.Go(func() { v.haltAgain(r) })
+	} else {
+		v.m.workers.Go(func() { v.noticeHalt(r) })
 	}
 	return nil
+}
+
+// noticeHalt asks a VMM whose VM is to run whether it is paused: the last daemon
+// may have paused it on a disk that was too full to say so. It runs on with all
+// others.
+func (v *machine) noticeHalt(r *run) {
+	ctx, cancel := context.WithTimeout(r.ctx, pauseTime)
+	defer cancel()
+	end, err := v.begin(ctx)
+	if err != nil {
+		return
+	}
+	defer end()
+	info, err := r.process.Client().Describe(ctx)
+	if err != nil {
+		r.halted = v.losesVsock() // such a one is paused by stopping its process
+		return
+	}
+	r.halted = info.State == firecracker.StatePaused
 }
 
 // haltAgain pauses a VM whose record says that it is paused: the last daemon may

@@ -39,6 +39,10 @@ type run struct {
 	console *console
 	hello   net.Listener
 
+	// halted says that the VMM has been told to pause and not yet to run on. It
+	// belongs to who has the VM's turn.
+	halted bool
+
 	ctx     context.Context // ends when the run is let go of or over
 	stop    context.CancelFunc
 	greeter sync.WaitGroup
@@ -133,15 +137,25 @@ func (r *run) greet(configure func(context.Context, *host.Agent) error) {
 	})
 }
 
+// watchPause is how long a guest is left alone that did not answer: it may be
+// starved, or stopped.
+const watchPause = 5 * time.Second
+
 // watch is greet for a guest whose hello another daemon heard.
 func (r *run) watch(configure func(context.Context, *host.Agent) error) {
 	r.greeter.Go(func() {
-		events, err := r.agent.Watch(r.ctx)
-		if err != nil {
+		for r.ctx.Err() == nil {
+			events, err := r.agent.Watch(r.ctx)
+			if err == nil {
+				r.follow(events, configure)
+				return
+			}
 			r.note(func() { r.trouble = err })
-			return
+			select {
+			case <-time.After(watchPause):
+			case <-r.ctx.Done():
+			}
 		}
-		r.follow(events, configure)
 	})
 }
 

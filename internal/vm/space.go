@@ -3,6 +3,8 @@ package vm
 import (
 	"context"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/banger-vm/banger/api"
@@ -19,6 +21,7 @@ const (
 	// says how soon to look again.
 	fastest    = 2 << 30
 	lookSoon   = 50 * time.Millisecond
+	lookFailed = time.Second // after something could not be done
 	lookSeldom = 5 * time.Second
 )
 
@@ -64,15 +67,27 @@ func (m *Manager) mindSpace(ctx context.Context) time.Duration {
 		m.Log.Error("cannot watch the host's disk", "error", err)
 		return lookSeldom
 	}
-	wait := lookAgain(space)
+	var failed atomic.Bool
+	var all sync.WaitGroup
 	for _, v := range m.all() {
-		if err := v.mindSpace(ctx, space); err != nil {
-			m.Log.Error("cannot act on a disk that is almost full", "vm", v.record().Name, "error", err)
-			wait = lookSeldom // the log may be on the same disk
-		}
+		// Side by side: one VMM that hangs must not let the others write on.
+		all.Go(func() {
+			if err := v.mindSpace(ctx, space); err != nil {
+				m.Log.Error("cannot act on a disk that is almost full", "vm", v.record().Name, "error", err)
+				failed.Store(true)
+			}
+		})
 	}
-	return wait
+	all.Wait()
+	if failed.Load() {
+		return max(lookAgain(space), lookFailed) // the log may be on the same disk
+	}
+	return lookAgain(space)
 }
+
+// pauseTime is how long a VMM may take to pause or to run on; one that takes
+// longer is told again.
+const pauseTime = 2 * time.Second
 
 // almostFull begins the reason of a VM that waits for room; by it the next
 // daemon knows why the VM is paused.
@@ -90,14 +105,14 @@ func (v *machine) mindSpace(ctx context.Context, s disk.Space) error {
 	}
 	defer end()
 	r, rec := v.running(), v.record()
-	ctx, cancel := context.WithTimeout(ctx, killTimeout)
+	ctx, cancel := context.WithTimeout(ctx, pauseTime)
 	defer cancel()
 	switch {
-	case r == nil:
+	case r == nil || r.over():
 		return nil
 	case full && rec.State == api.StateRunning:
 		return v.pause(ctx, r, fmt.Sprintf("%s: %d MiB are free, it runs on when %d MiB are", almostFull, s.Free>>20, 2*reserve(s)>>20))
-	case room && rec.State == api.StatePaused:
+	case room && (rec.State == api.StatePaused || r.halted):
 		return v.resume(ctx, r)
 	default:
 		return nil

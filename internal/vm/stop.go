@@ -47,10 +47,10 @@ func (m *Manager) Restart(ctx context.Context, nameOrID string, wait api.Wait, r
 func (v *machine) stop(ctx context.Context, req api.StopRequest, report progress.Func) error {
 	r := v.running()
 	if r == nil {
-		return v.stayDown()
+		return errors.Join(v.endLost(ctx), v.stayDown())
 	}
-	if v.record().State == api.StatePaused && !req.Force {
-		if err := v.resume(ctx, r); err != nil {
+	if (v.record().State == api.StatePaused || r.halted) && !req.Force {
+		if err := v.resumeToStop(ctx, r); err != nil {
 			return err
 		}
 	}
@@ -87,6 +87,31 @@ func (v *machine) stop(ctx context.Context, req api.StopRequest, report progress
 		}
 		return errors.Join(err, v.kill(ctx, r))
 	})
+}
+
+// resumeToStop lets a paused guest run on, so that it can shut down.
+func (v *machine) resumeToStop(ctx context.Context, r *run) error {
+	limited, cancel := context.WithTimeout(ctx, killTimeout)
+	defer cancel()
+	err := v.resume(limited, r)
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	return &api.Error{Kind: api.KindInternal, Message: err.Error(), Hint: fmt.Sprintf("banger vm stop --force %s ends it as a power cut would", v.record().Name)}
+}
+
+// endLost ends a VM that is to run and that this daemon could not take up:
+// nobody watches what there still is of it.
+func (v *machine) endLost(ctx context.Context) error {
+	switch v.record().State {
+	case api.StateRunning, api.StatePaused, api.StateStopping:
+	default:
+		return nil
+	}
+	return errors.Join(v.sweep(ctx), v.clearRunDir(), v.insist(func(r *Record) error {
+		r.VMM = nil
+		return transition(r, api.StateStopped, "it was stopped by force: bangerd had lost it")
+	}))
 }
 
 // stayDown takes back the reboot that a guest asked for and has not got yet.

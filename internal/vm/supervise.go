@@ -145,7 +145,7 @@ func (v *machine) ended(how ending) (again bool, err error) {
 		s.do(ctx, "end.network", func() error { return m.detach(ctx, rec.ID) }),
 		s.do(ctx, "end.directory", func() error { return v.clearRunDir() }),
 		s.do(ctx, "end.commit", func() error {
-			return v.change(func(r *Record) error {
+			return v.insist(func(r *Record) error {
 				r.VMM, r.Restart = nil, again
 				if to == api.StateStopped && r.State == api.StateStopping {
 					reason = r.Reason

@@ -4,7 +4,6 @@ package lives
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -35,11 +34,7 @@ func (s *station) diskOfItsOwn() {
 // fill leaves a MiB of the filesystem free, and room gives it back.
 func (s *station) fill() {
 	s.Helper()
-	var st unix.Statfs_t
-	dir := filepath.Join(s.dir, "state")
-	s.check(unix.Statfs(dir, &st))
-	used := int64(st.Blocks-st.Bfree) * st.Bsize
-	s.check(unix.Mount("", dir, "", unix.MS_REMOUNT, fmt.Sprintf("size=%d", used+1<<20)))
+	s.leave(1 << 20)
 }
 
 func (s *station) room() {
@@ -61,12 +56,22 @@ func TestKillAtEveryStepOfAPause(t *testing.T) {
 // awaitHalted asks a VM's VMM itself whether it is paused.
 func (s *station) awaitHalted(name string) {
 	s.Helper()
+	s.awaitVMM(name, firecracker.StatePaused)
+}
+
+func (s *station) awaitUnhalted(name string) {
+	s.Helper()
+	s.awaitVMM(name, firecracker.StateRunning)
+}
+
+func (s *station) awaitVMM(name string, state firecracker.InstanceState) {
+	s.Helper()
 	vmm := firecracker.NewClient(filepath.Join(s.runDir(s.vm(name).ID), "api.sock"))
 	defer vmm.Close()
 	for late := time.Now().Add(patience); ; {
 		info, err := vmm.Describe(s.ctx())
 		s.check(err)
-		if info.State == firecracker.StatePaused {
+		if info.State == state {
 			return
 		}
 		if time.Now().After(late) {
