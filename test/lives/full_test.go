@@ -110,6 +110,30 @@ func TestVMMHangsOverAPause(t *testing.T) {
 	s.empty()
 }
 
+// Who stops a paused VM lets its guest run on first; when they are gone by then it
+// is paused again.
+func TestClientDiesOverTheStopOfAPausedVM(t *testing.T) {
+	s := newStation(t)
+	s.diskOfItsOwn()
+	s.start()
+	aRunningVM(s)
+	s.fill()
+	s.awaitState("one", is(api.StatePaused))
+	halted, err := testenv.CloseGate(s.halts, "resume.record")
+	s.check(err)
+	s.tell("vm", "stop", "one")
+	s.check(halted.Await(patience))
+	s.awaitUnhalted("one")
+	if _, err := clientDies.die(s, halted); err == nil {
+		t.Error("the stop went well")
+	}
+	s.awaitHalted("one")
+	s.room()
+	s.awaitState("one", is(api.StateRunning))
+	s.answers()
+	s.empty()
+}
+
 // A bangerd that finds a stop half done, and no room to say that the VM runs,
 // takes it up all the same.
 func TestDaemonDiesOverAStopOnAFullDisk(t *testing.T) {
