@@ -13,7 +13,7 @@ import (
 // panics.
 var (
 	CreateSteps = []string{"create.record", "create.image", "create.kernel", "create.disk", "create.commit"}
-	StartSteps  = []string{"start.record", "start.kernel", "start.network", "start.console", "start.ports", "start.spawn", "start.identity", "start.configure", "start.boot", "start.commit", "start.agent"}
+	StartSteps  = []string{"start.record", "start.kernel", "start.network", "start.console", "start.ports", "start.spawn", "start.identity", "start.configure", "start.boot", "start.agent", "start.commit"}
 	StopSteps   = []string{"stop.record", "stop.shutdown", "stop.kill"}
 	EndSteps    = []string{"end.network", "end.directory", "end.commit"}
 	DeleteSteps = []string{"delete.record", "delete.kill", "delete.directory"}
