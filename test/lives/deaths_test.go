@@ -92,13 +92,15 @@ func TestAVMSurvivesItsDaemon(t *testing.T) {
 	s.empty()
 }
 
-// What a guest does while no daemon lives is acted on by the next one.
+// What a guest does while no daemon lives is acted on by the next one. However it
+// ended, it starts again, or has done so by itself.
 func TestWhatAGuestDidMeanwhile(t *testing.T) {
 	for _, end := range endings {
 		t.Run(end.word, func(t *testing.T) {
 			s := newStation(t)
 			s.start()
-			v := s.run("one")
+			aRunningVM(s)
+			v := s.vm("one")
 			boot := s.exec("one", "boot")
 			s.kill()
 			s.tellGuest(v.ID, end.word)
@@ -112,6 +114,11 @@ func TestWhatAGuestDidMeanwhile(t *testing.T) {
 			if v.Reason != end.reason {
 				t.Errorf("the reason is %q, not %q", v.Reason, end.reason)
 			}
+			s.agrees()
+			if end.state != api.StateRunning {
+				s.banger("vm", "start", "one")
+			}
+			s.answers()
 			s.agrees()
 			s.empty()
 		})

@@ -128,6 +128,7 @@ var endings = []struct {
 	{"reboot", "", api.StateRunning},
 }
 
+// However it ended, it starts again, or has done so by itself.
 func TestKillAtEveryStepOfAnEnd(t *testing.T) {
 	for _, end := range endings {
 		t.Run(end.word, func(t *testing.T) {
@@ -145,9 +146,13 @@ func TestKillAtEveryStepOfAnEnd(t *testing.T) {
 					if v.Reason != end.reason {
 						s.Errorf("the reason is %q, not %q", v.Reason, end.reason)
 					}
-					if end.state == api.StateRunning && s.exec("one", "boot") == boot {
+					if end.state != api.StateRunning {
+						s.banger("vm", "start", "one")
+					}
+					if s.exec("one", "boot") == boot {
 						s.Error("it is the same boot")
 					}
+					s.answers()
 				},
 			}.walk(t, daemonDies, keeperDies) // the VMM is gone
 		})
