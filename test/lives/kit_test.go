@@ -97,8 +97,9 @@ type station struct {
 	*testing.T
 	dir     string // all but the runtime directory
 	runtime string
-	clock   string // a FIFO that says when the host slept; "" is the kernel's clock
-	halts   string // where a FIFO halts the daemon at the step that it is named for
+	clock   string   // a FIFO that says when the host slept; "" is the kernel's clock
+	halts   string   // where a FIFO halts the daemon at the step that it is named for
+	more    []string // settings, beside those that each station has
 	log     journal
 	daemon  *daemon
 	client  *client.Client
@@ -110,6 +111,9 @@ const (
 	image  = "tiny"
 )
 
+// ownRange keeps a station's guests away from the ranges that banger picks itself.
+var ownRange = []string{"BANGER_BRIDGE_IP=10.78.0.1", "BANGER_CIDR=10.78.0.0/24"}
+
 // newStation makes a station with an image and a kernel and no daemon. At the
 // test's end it looks whether anything is left.
 func newStation(t *testing.T) *station {
@@ -118,7 +122,7 @@ func newStation(t *testing.T) *station {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &station{T: t, dir: t.TempDir(), runtime: runtime, halts: t.TempDir()}
+	s := &station{T: t, dir: t.TempDir(), runtime: runtime, halts: t.TempDir(), more: ownRange}
 	s.client = client.New(client.Options{Runtime: filepath.Join(runtime, "banger")})
 	t.Cleanup(s.tidy)
 	s.check(os.MkdirAll(filepath.Join(s.dir, "home"), 0o755))
@@ -150,7 +154,7 @@ func (s *station) check(err error) {
 }
 
 func (s *station) env() []string {
-	return []string{
+	return append([]string{
 		"PATH=" + os.Getenv("PATH"),
 		"HOME=" + filepath.Join(s.dir, "home"),
 		"XDG_CONFIG_HOME=" + filepath.Join(s.dir, "config"),
@@ -165,9 +169,7 @@ func (s *station) env() []string {
 		"BANGER_TAP_POOL_SIZE=0",
 		"BANGER_WEB_LISTEN_ADDR=off",
 		"BANGER_BRIDGE_NAME=" + bridge,
-		"BANGER_BRIDGE_IP=10.78.0.1",
-		"BANGER_CIDR=10.78.0.0/24",
-	}
+	}, s.more...)
 }
 
 func (s *station) stateDir() string        { return filepath.Join(s.dir, "state/banger/vms") }
