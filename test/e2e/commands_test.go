@@ -4,14 +4,12 @@ package e2e
 
 import (
 	"bufio"
-	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"math/big"
 	"os"
@@ -29,7 +27,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/banger-vm/banger/api"
-	"github.com/banger-vm/banger/client"
 	"github.com/banger-vm/banger/internal/testenv"
 )
 
@@ -133,8 +130,16 @@ func backgroundPID(ts *testscript.TestScript, name string) int {
 	return pid
 }
 
-// awaitGone VM waits until a VM is deleted: its log has an end then.
+// awaitGone [VM] waits until a VM, or every one, is deleted: its log has an end then.
 func awaitGone(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) == 0 {
+		var vms []api.VM
+		ask(ts, &vms, "vm", "list")
+		for _, v := range vms {
+			awaitGone(ts, false, []string{v.Name})
+		}
+		return
+	}
 	cmd := command(ts, []string{"banger", "vm", "logs", "-f", args[0]})
 	limit := time.AfterFunc(patience, func() { cmd.Process.Kill() })
 	defer limit.Stop()
@@ -248,25 +253,4 @@ func atOnce(ts *testscript.TestScript, neg bool, args []string) {
 		})
 	}
 	ts.Check(all.Wait())
-}
-
-// interruptAt STEP makes a VM and gives up as soon as that step begins, as
-// Ctrl-C does; it returns when nothing is left of the VM.
-func interruptAt(ts *testscript.TestScript, neg bool, args []string) {
-	ts.Check(ts.Exec("banger", "vm", "list")) // the daemon runs
-	c := client.New(client.Options{Runtime: filepath.Join(ts.Getenv("XDG_RUNTIME_DIR"), "banger")}).AnyVersion()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	_, err := c.Create(ctx, api.CreateRequest{Name: "cut", Wait: api.WaitAgent}, func(e api.StepEvent) {
-		if e.Name == args[0] {
-			cancel()
-		}
-	})
-	if err == nil {
-		ts.Fatalf("the VM was made although %s was interrupted", args[0])
-	}
-	if !errors.Is(ctx.Err(), context.Canceled) {
-		ts.Fatalf("the VM failed before %s: %v", args[0], err)
-	}
-	awaitGone(ts, false, []string{"cut"})
 }

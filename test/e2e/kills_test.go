@@ -48,16 +48,29 @@ func killOn(ts *testscript.TestScript, neg bool, args []string) {
 // killClientAt STEP PROGRAM ARGS… kills the program just before that step, to which
 // it brings the daemon, and waits until the daemon has done what it then does.
 func killClientAt(ts *testscript.TestScript, neg bool, args []string) {
+	clientEndsAt(ts, args, syscall.SIGKILL)
+}
+
+// interruptAt is killClientAt by Ctrl-C, of which banger says that it was it.
+func interruptAt(ts *testscript.TestScript, neg bool, args []string) {
+	if status := clientEndsAt(ts, args, syscall.SIGINT); status != 130 {
+		ts.Fatalf("%s was interrupted and ended with status %d, want 130", strings.Join(args[1:], " "), status)
+	}
+}
+
+// clientEndsAt gives the exit status of the program.
+func clientEndsAt(ts *testscript.TestScript, args []string, signal syscall.Signal) int {
 	program, halted := haltAt(ts, args)
 	past, err := command(ts, []string{"banger", "daemon", "logs"}).Output()
 	ts.Check(err)
-	ts.Check(program.Process.Kill())
+	ts.Check(program.Process.Signal(signal))
 	_ = program.Wait()
 	log, first := []string{"banger", "daemon", "logs", "-f"}, bytes.Count(past, []byte("\n"))
 	op := awaitLines(ts, first, log, `msg="its client is gone" op=(\w+)`)[1]
 	halted.Open()
 	awaitLines(ts, first, log, `msg=(done|failed) op=`+op)
 	agrees(ts, false, nil)
+	return program.ProcessState.ExitCode()
 }
 
 // killVMMsAt STEP PROGRAM ARGS… kills whatever VMM there is just before that step,
