@@ -19,6 +19,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -126,7 +127,7 @@ func (k *Keeper) Drop(name string) error {
 	return nil
 }
 
-// again asks once more where the keeper has died.
+// again asks once more where the keeper has died, or does not answer.
 func (k *Keeper) again(ask func() error) error {
 	err := ask()
 	if err == nil || errors.Is(err, errRefused) {
@@ -155,7 +156,14 @@ func (k *Keeper) keep(name, path string) error {
 // errRefused is wrapped where it is not the connection's fault.
 var errRefused = errors.New("refused")
 
+// answerTime is far more than a keeper takes to answer. One that hangs is
+// replaced, as one that has died.
+const answerTime = 2 * time.Second
+
 func exchange(conn *net.UnixConn, message string, rights []byte) error {
+	if err := conn.SetDeadline(time.Now().Add(answerTime)); err != nil {
+		return err
+	}
 	if _, _, err := conn.WriteMsgUnix([]byte(message), rights, nil); err != nil {
 		return err
 	}

@@ -6,8 +6,11 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/banger-vm/banger/internal/testenv"
 )
 
 // TestMain lets this test program be the keeper, as bangerd is.
@@ -76,7 +79,24 @@ func TestDropOfNothing(t *testing.T) {
 	}
 }
 
-func TestAKeeperThatDiedIsReplaced(t *testing.T) {
+func TestAKeeperThatDiedIsReplaced(t *testing.T) { testReplaced(t, kill) }
+
+func TestAKeeperThatHangsIsReplaced(t *testing.T) {
+	testReplaced(t, func(t *testing.T) {
+		hanging := signal(t, unix.SIGSTOP)
+		t.Cleanup(func() { // it wakes up to nobody, and ends
+			for _, pid := range hanging {
+				_ = unix.Kill(pid, unix.SIGCONT)
+				if err := testenv.AwaitEnd(pid, 10*time.Second); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	})
+}
+
+// testReplaced has something befall the keeper.
+func testReplaced(t *testing.T, befall func(t *testing.T)) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "pipe")
 	if err := unix.Mkfifo(path, 0o600); err != nil {
@@ -86,7 +106,7 @@ func TestAKeeperThatDiedIsReplaced(t *testing.T) {
 	if err := k.Keep("one", path); err != nil {
 		t.Fatal(err)
 	}
-	kill(t)
+	befall(t)
 	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NONBLOCK, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -118,10 +138,21 @@ func TestAKeeperThatDiedIsReplaced(t *testing.T) {
 // kill ends this program's keepers and waits for their end.
 func kill(t *testing.T) {
 	t.Helper()
+	for _, pid := range signal(t, unix.SIGKILL) {
+		if err := testenv.AwaitEnd(pid, 10*time.Second); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// signal sends s to this program's keepers, and gives their numbers.
+func signal(t *testing.T, s unix.Signal) []int {
+	t.Helper()
 	lists, err := filepath.Glob("/proc/self/task/*/children")
 	if err != nil {
 		t.Fatal(err)
 	}
+	var sent []int
 	for _, list := range lists {
 		children, _ := os.ReadFile(list) // the thread may have ended
 		for _, child := range strings.Fields(string(children)) {
@@ -129,15 +160,10 @@ func kill(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			fd, err := unix.PidfdOpen(pid, 0)
-			if err != nil {
-				continue // it has ended by itself
+			if unix.Kill(pid, s) == nil { // else it has ended by itself
+				sent = append(sent, pid)
 			}
-			_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
-			if _, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 10_000); err != nil {
-				t.Fatal(err)
-			}
-			unix.Close(fd)
 		}
 	}
+	return sent
 }
