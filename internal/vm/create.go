@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/banger-vm/banger/api"
@@ -209,10 +210,21 @@ func (m *Manager) takenBut(one *machine) []network.Lease {
 // erase removes all that is on disk of a VM, and the VM from the list.
 func (v *machine) erase() error {
 	was := v.describe()
-	if err := errors.Join(v.clearRunDir(), os.RemoveAll(v.dir)); err != nil {
+	if err := errors.Join(v.clearRunDir(), v.removeDir()); err != nil {
 		return fmt.Errorf("cannot remove the VM's directory: %w", err)
 	}
 	v.m.forget(was)
 	v.log.close() // whoever follows the log learns that the VM is gone, now that it is
 	return nil
+}
+
+// removeDir removes the VM's directory, and the disk in it first: one without a
+// record is never taken for what a delete has left.
+func (v *machine) removeDir() error {
+	for _, name := range diskNames {
+		if err := os.RemoveAll(filepath.Join(v.dir, name)); err != nil {
+			return err
+		}
+	}
+	return os.RemoveAll(v.dir)
 }

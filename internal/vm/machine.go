@@ -304,11 +304,19 @@ func (v *machine) describe() api.VM {
 	return d
 }
 
+const (
+	layerName = "disk.cow" // over the image
+	wholeName = "disk.raw" // a copy of it
+)
+
+// diskNames are all that a VM's disk may be called in its directory.
+var diskNames = []string{layerName, wholeName}
+
 func (v *machine) disk() string {
 	if v.record().Whole {
-		return filepath.Join(v.dir, "disk.raw")
+		return filepath.Join(v.dir, wholeName)
 	}
-	return filepath.Join(v.dir, "disk.cow")
+	return filepath.Join(v.dir, layerName)
 }
 
 // letGo stops watching the VM, which runs on.

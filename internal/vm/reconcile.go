@@ -111,7 +111,8 @@ func (m *Manager) Reconcile(ctx context.Context) error {
 // read takes a VM up from its directory; nil means there was nothing of it.
 func (m *Manager) read(id string) (*machine, error) {
 	r, err := readRecord(m.dir(id))
-	if errors.Is(err, errNoRecord) {
+	if errors.Is(err, errNoRecord) && !m.mayHaveDisk(id) {
+		m.Log.Info("removes what there is of a VM without record and disk", "directory", m.dir(id))
 		return nil, os.RemoveAll(m.dir(id))
 	}
 	if err != nil {
@@ -122,6 +123,16 @@ func (m *Manager) read(id string) (*machine, error) {
 	defer m.mu.Unlock()
 	m.vms[id] = v
 	return v, nil
+}
+
+// mayHaveDisk says whether a VM's disk is in its directory, as far as can be seen.
+func (m *Manager) mayHaveDisk(id string) bool {
+	for _, name := range diskNames {
+		if _, err := os.Lstat(filepath.Join(m.dir(id), name)); !errors.Is(err, os.ErrNotExist) {
+			return true
+		}
+	}
+	return false
 }
 
 // setAside renames a directory whose record can't be trusted, so that it is

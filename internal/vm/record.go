@@ -117,8 +117,9 @@ func (m *Manager) save(r Record) error {
 	return nil
 }
 
-// errNoRecord is a VM's directory that holds no vm.json: a create that died
-// before its first word, or a delete that died before its last.
+// errNoRecord is a VM's directory that holds no vm.json. Where it holds no disk
+// either, that is a create that died before its first word, or a delete that died
+// before its last.
 var errNoRecord = errors.New("no vm.json")
 
 // readRecord reads one VM's record and refuses what it can't trust: another

@@ -32,6 +32,7 @@ func TestRecordsThatCannotBeTrusted(t *testing.T) {
 		},
 		"truncated": func(s *station, path string) { s.rewrite(path, func(data []byte) []byte { return data[:len(data)/2] }) },
 		"empty":     func(s *station, path string) { s.rewrite(path, func([]byte) []byte { return nil }) },
+		"gone":      func(s *station, path string) { s.check(os.Remove(path)) },
 		"foreign":   func(s *station, path string) { s.check(os.Chown(path, 65534, 65534)) },
 	} {
 		for _, running := range []bool{false, true} {
