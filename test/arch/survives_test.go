@@ -14,7 +14,8 @@ var (
 	testFunc = regexp.MustCompile(`(?m)^func (Test\w+)\(`)
 )
 
-// The README says what survives what; each row names the tests that show it.
+// The README says what survives what; each row names the tests that show it, so that
+// one can tell which is meant.
 func TestWhatSurvivesWhatIsTested(t *testing.T) {
 	const root = "../.."
 	readme, err := os.ReadFile(filepath.Join(root, "README.md"))
@@ -39,8 +40,8 @@ func TestWhatSurvivesWhatIsTested(t *testing.T) {
 			t.Errorf("no test is named for %q", strings.TrimSpace(cells[0]))
 		}
 		for _, name := range names {
-			if !known[name[1]] {
-				t.Errorf("there is no test %s, which is named for %q", name[1], strings.TrimSpace(cells[0]))
+			if n := known[name[1]]; n != 1 {
+				t.Errorf("there are %d tests %s, which is named for %q; a package's name tells them apart: vm.%[2]s", n, name[1], strings.TrimSpace(cells[0]))
 			}
 		}
 	}
@@ -49,11 +50,12 @@ func TestWhatSurvivesWhatIsTested(t *testing.T) {
 	}
 }
 
-// allTests are the names of all test functions, whatever their build tags, and
-// of the scripts, each with its directory: life/run.
-func allTests(t *testing.T, root string) map[string]bool {
+// allTests says how many there are of each name: of all test functions, whatever their
+// build tags, with and without their package, and of the scripts, each with its
+// directory: life/run.
+func allTests(t *testing.T, root string) map[string]int {
 	t.Helper()
-	known := map[string]bool{}
+	known := map[string]int{}
 	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
 			return err
@@ -65,10 +67,11 @@ func allTests(t *testing.T, root string) map[string]bool {
 				return err
 			}
 			for _, m := range testFunc.FindAllSubmatch(text, -1) {
-				known[string(m[1])] = true
+				known[string(m[1])]++
+				known[filepath.Base(filepath.Dir(path))+"."+string(m[1])]++
 			}
 		case strings.HasSuffix(path, ".txtar"):
-			known[filepath.Base(filepath.Dir(path))+"/"+strings.TrimSuffix(filepath.Base(path), ".txtar")] = true
+			known[filepath.Base(filepath.Dir(path))+"/"+strings.TrimSuffix(filepath.Base(path), ".txtar")]++
 		}
 		return nil
 	})
