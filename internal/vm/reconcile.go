@@ -264,11 +264,10 @@ func (v *machine) noticeHalt(r *run) {
 	}
 	defer end()
 	info, err := r.process.Client().Describe(ctx)
-	if err != nil {
-		r.halted = v.losesVsock() // such a one is paused by stopping its process
-		return
+	stopped := err != nil && v.losesVsock() // such a one is paused by stopping its process
+	if stopped || err == nil && info.State == firecracker.StatePaused {
+		r.halted = true
 	}
-	r.halted = info.State == firecracker.StatePaused
 }
 
 // haltAgain pauses a VM whose record says that it is paused: the last daemon may
