@@ -80,8 +80,11 @@ func (j *journal) add(source, text string) {
 	if j.closed || !j.hasRoom(int64(len(data))) {
 		return
 	}
-	n, _ := j.file.Write(data)
-	j.size += int64(n)
+	if _, err := j.file.Write(data); err != nil {
+		_ = j.file.Truncate(j.size) // half a line would spoil the next one
+		return
+	}
+	j.size += int64(len(data))
 }
 
 // quote adds the lines of a text.
