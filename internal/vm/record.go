@@ -123,10 +123,10 @@ func (m *Manager) save(r Record) error {
 var errNoRecord = errors.New("no vm.json")
 
 // readRecord reads one VM's record and refuses what it can't trust: another
-// owner's file, a newer format, a file that is cut off, an id that is not the
-// directory's.
+// owner's file, what is no file, a newer format, a file that is cut off, an id
+// that is not the directory's. It waits for nobody who would write to a FIFO.
 func readRecord(dir string) (Record, error) {
-	f, err := os.OpenFile(recordPath(dir), os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+	f, err := os.OpenFile(recordPath(dir), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if errors.Is(err, os.ErrNotExist) {
 		return Record{}, errNoRecord
 	}
@@ -140,6 +140,9 @@ func readRecord(dir string) (Record, error) {
 	}
 	if st, ok := info.Sys().(*syscall.Stat_t); !ok || int(st.Uid) != os.Getuid() {
 		return Record{}, errors.New("the record belongs to another user")
+	}
+	if !info.Mode().IsRegular() {
+		return Record{}, errors.New("the record is no regular file")
 	}
 	data, err := io.ReadAll(io.LimitReader(f, recordLimit+1))
 	if err != nil {

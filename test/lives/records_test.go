@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/banger-vm/banger/api"
@@ -34,6 +35,10 @@ func TestRecordsThatCannotBeTrusted(t *testing.T) {
 		"empty":     func(s *station, path string) { s.rewrite(path, func([]byte) []byte { return nil }) },
 		"gone":      func(s *station, path string) { s.check(os.Remove(path)) },
 		"foreign":   func(s *station, path string) { s.check(os.Chown(path, 65534, 65534)) },
+		"a FIFO": func(s *station, path string) {
+			s.check(os.Remove(path))
+			s.check(syscall.Mkfifo(path, 0o600))
+		},
 	} {
 		for _, running := range []bool{false, true} {
 			t.Run(name+map[bool]string{true: " running"}[running], func(t *testing.T) {
