@@ -77,7 +77,7 @@ type console struct {
 	mu    sync.Mutex
 	word  lastWord
 	about string        // the line the word was in
-	heard chan struct{} // closed with the first last word
+	heard chan struct{} // gets something with each word that may be the last
 	idle  chan struct{} // closed when the reader has ended
 }
 
@@ -118,7 +118,7 @@ func listen(runDir string, log *journal) (*console, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &console{path: consolePath(runDir), fifo: f, log: log, mark: rand.Text(), heard: make(chan struct{}), idle: make(chan struct{})}
+	c := &console{path: consolePath(runDir), fifo: f, log: log, mark: rand.Text(), heard: make(chan struct{}, 1), idle: make(chan struct{})}
 	go c.drain()
 	return c, nil
 }
@@ -172,28 +172,52 @@ func (c *console) hear(line string) {
 	if line != "" {
 		c.log.add("console", line)
 	}
-	word, about := wordOf(line)
-	if word == wordNone {
-		return
+	if word, about := wordOf(line); word != wordNone {
+		c.take(word, about)
 	}
+}
+
+// take takes what may be the last word: the latest, for a program can write one
+// too.
+func (c *console) take(word lastWord, about string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	// A panic is followed by a reboot, of which it is the reason.
+	if explains(c.word, word) {
+		return
+	}
+	c.word, c.about = word, about
+	select {
+	case c.heard <- struct{}{}:
+	default: // who listens looks at the latest one
+	}
+}
+
+// explains says whether a word is the reason of the one behind it: a panic is
+// followed by a reboot.
+func explains(word, next lastWord) bool { return word == wordPanic && next == wordReboot }
+
+// doubt forgets a last word until it is believed. One that comes meanwhile
+// counts.
+func (c *console) doubt() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.word, c.about = wordNone, ""
+}
+
+// believe takes back a doubt.
+func (c *console) believe(word lastWord, about string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.word == wordNone {
 		c.word, c.about = word, about
-		close(c.heard)
 	}
 }
 
 // recall takes up the last word that an earlier daemon heard and did not live
 // to act on.
 func (c *console) recall() {
-	word, about := c.log.lastWord()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.word == wordNone && word != wordNone {
-		c.word, c.about = word, about
-		close(c.heard)
+	if word, about := c.log.lastWord(); word != wordNone {
+		c.take(word, about)
 	}
 }
 
@@ -201,8 +225,8 @@ func (c *console) recall() {
 // console's lines since the VM's last start.
 func (j *journal) lastWord() (word lastWord, about string) {
 	for _, line := range j.lifeOfConsole() {
-		if word, about = wordOf(line); word != wordNone {
-			break
+		if next, said := wordOf(line); next != wordNone && !explains(word, next) {
+			word, about = next, said
 		}
 	}
 	return word, about

@@ -19,34 +19,56 @@ const killTimeout = 10 * time.Second
 func (v *machine) supervise(r *run) {
 	v.setRun(r)
 	v.m.workers.Go(func() {
-		select {
-		case <-r.process.Done():
-		case <-r.console.heard:
-			v.awaitEnd(r)
-		case <-r.ctx.Done():
+		for r.ctx.Err() == nil {
+			select {
+			case <-r.process.Done():
+				if r.ctx.Err() == nil {
+					v.settle(r)
+				}
+				return
+			case <-r.console.heard:
+				v.endIdle(r)
+			case <-r.ctx.Done():
+			}
 		}
-		if r.ctx.Err() != nil {
-			return
-		}
-		v.settle(r)
 	})
 }
 
-// awaitEnd follows a guest kernel's last word: a reset or a panic ends the VMM
-// by itself, after a poweroff or a halt it would idle for ever.
-func (v *machine) awaitEnd(r *run) {
-	word, _ := r.console.last()
-	if word == wordPowerOff || word == wordHalt {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.ctx), killTimeout)
-		defer cancel()
-		if err := r.process.Kill(ctx); err != nil {
-			v.log.add("daemon", err.Error())
-		}
+// endIdle follows a guest kernel's last word: a reset or a panic ends the VMM by
+// itself, after a poweroff or a halt it would idle for ever.
+func (v *machine) endIdle(r *run) {
+	word, about := r.console.last()
+	if word != wordPowerOff && word != wordHalt {
+		return
 	}
-	select {
-	case <-r.process.Done():
-	case <-r.ctx.Done():
+	r.console.doubt()
+	if v.livesOn(r) {
+		v.log.add("daemon", fmt.Sprintf("%q was on the console, and the guest lives on: a program wrote it", about))
+		return
 	}
+	r.console.believe(word, about)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.ctx), killTimeout)
+	defer cancel()
+	if err := r.process.Kill(ctx); err != nil {
+		v.log.add("daemon", err.Error())
+	}
+}
+
+// lifeSign is how long a guest may take to show that it lives on behind its
+// last word. A VMM hangs up after two seconds on who dials a dead one.
+const lifeSign = 2 * time.Second
+
+// livesOn asks the agent of a guest whose console says that it went down, where
+// nobody asked for that and the agent did not say goodbye: any program in the
+// guest can write on the console.
+func (v *machine) livesOn(r *run) bool {
+	if v.record().State == api.StateStopping || r.farewell() != "" {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(r.ctx, lifeSign)
+	defer cancel()
+	_, err := r.agent.Info(ctx)
+	return err == nil
 }
 
 // settle clears away what a VMM that has ended leaves, and says what the VM is

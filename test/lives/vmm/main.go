@@ -5,7 +5,7 @@
 // The commands of its guest are words: true; boot prints the boot's id; wait
 // ends with its client; shift puts its clock forward by a minute, and clock says
 // by how many seconds it is wrong; first says whether commands were to go before
-// its init; keep writes a word to its disk, and kept reads it; deaf ignores every shutdown from then on; poweroff,
+// its init; say writes a word on the console; keep writes a word to its disk, and kept reads it; deaf ignores every shutdown from then on; poweroff,
 // halt, reboot and panic are what they say, and what a kernel says of them; eat takes
 // a GiB of memory. While its disk begins with "panic" and some dots, the guest
 // takes one of these away and panics before anything else.
@@ -241,6 +241,9 @@ func (g *guest) exec(conn net.Conn, e proto.Exec) {
 		first := g.first
 		g.mu.Unlock()
 		_ = out.Frame(proto.TypeStdout, strconv.AppendBool(nil, first))
+		end()
+	case "say":
+		fmt.Fprint(g.Console, e.Argv[1]+"\r\n")
 		end()
 	case "keep":
 		if g.keep(e.Argv[1]) == nil {
