@@ -83,8 +83,16 @@ const (
 	dialPause    = 100 * time.Millisecond
 )
 
+// dialLimit is far more than a VMM takes to answer, or to hang up. One that
+// hangs, or was stopped, does neither.
+const dialLimit = 20 * time.Second
+
+var errVMMHangs = fmt.Errorf("its VMM has not answered for %v", dialLimit)
+
 // dialGuest connects to a port of a guest whose agent is up.
 func dialGuest(ctx context.Context, uds string, port uint32) (net.Conn, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, dialLimit, errVMMHangs)
+	defer cancel()
 	for deadline := time.Now().Add(dialPatience); ; {
 		conn, err := firecracker.DialVsock(ctx, uds, port)
 		if !errors.Is(err, firecracker.ErrNoListener) || time.Now().After(deadline) {

@@ -269,3 +269,25 @@ func TestASecondDaemonSaysSoAndEnds(t *testing.T) {
 	s.agrees()
 	s.empty()
 }
+
+// Who wants something of a VM whose VMM hangs is told so, and its log ends.
+func TestVMMThatHangs(t *testing.T) {
+	s := newStation(t)
+	s.start()
+	v := s.run("one")
+	s.check(syscall.Kill(v.VMM.PID, syscall.SIGSTOP))
+	logs := make(chan error, 1)
+	go func() {
+		logs <- s.client.Logs(s.ctx(), "one", false, func(api.LogLine) error { return nil })
+	}()
+	_, err := s.client.Exec(s.ctx(), "one", api.ExecRequest{Argv: []string{"true"}, Wait: api.WaitAgent})
+	if err == nil || !strings.Contains(err.Error(), "its VMM has not answered") {
+		t.Errorf("a command was told %v", err)
+	}
+	if err := <-logs; err != nil {
+		t.Errorf("its log: %v", err)
+	}
+	s.check(syscall.Kill(v.VMM.PID, syscall.SIGCONT))
+	s.exec("one", "true")
+	s.empty()
+}
