@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -188,13 +189,13 @@ func listen(paths config.Paths) (net.Listener, func(), error) {
 		return nil, nil, fmt.Errorf("cannot open the daemon's lock: %w", err)
 	}
 	if err := filelock.Try(lock); err != nil {
-		lock.Close()
+		defer lock.Close()
 		if !errors.Is(err, filelock.ErrHeld) {
 			return nil, nil, fmt.Errorf("cannot take the daemon's lock: %w", err)
 		}
-		return nil, nil, &api.Error{Kind: api.KindExists, Message: "another bangerd works on " + paths.State,
-			Hint: "banger daemon status shows it; banger daemon stop ends it"}
+		return nil, nil, held(lock, paths)
 	}
+	sign(lock, holder{os.Getpid(), paths.Socket()})
 	if err := os.Remove(paths.Socket()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		lock.Close()
 		return nil, nil, fmt.Errorf("cannot remove an old socket: %w", err)
@@ -208,6 +209,42 @@ func listen(paths config.Paths) (net.Listener, func(), error) {
 		return nil, nil, errors.Join(fmt.Errorf("cannot close the socket to others: %w", err), l.Close(), lock.Close())
 	}
 	return l, func() { lock.Close() }, nil
+}
+
+// holder is who works on a state directory; its lock holds it, as JSON.
+type holder struct {
+	PID    int    `json:"pid"`
+	Socket string `json:"socket"`
+}
+
+// sign names the holder in its lock. On a full disk it stays without a name.
+func sign(lock *os.File, h holder) {
+	if text, err := json.Marshal(h); err == nil && lock.Truncate(0) == nil {
+		_, _ = lock.WriteAt(text, 0)
+	}
+}
+
+// held is the error of a bangerd that finds another at work. That one's runtime
+// directory may be another, where this user's banger daemon status finds nobody.
+func held(lock io.Reader, paths config.Paths) error {
+	var by holder
+	text, _ := io.ReadAll(io.LimitReader(lock, 8<<10))
+	if json.Unmarshal(text, &by) != nil || by.Socket == "" {
+		return &api.Error{Kind: api.KindExists, Message: "another bangerd works on " + paths.State,
+			Hint: "`banger daemon status` shows it and `banger daemon stop` ends it, with the XDG_RUNTIME_DIR that it was started with"}
+	}
+	var banger string
+	switch dir := filepath.Dir(by.Socket); {
+	case dir == paths.Runtime:
+		banger = "banger"
+	case filepath.Base(dir) == "banger":
+		banger = "XDG_RUNTIME_DIR=" + filepath.Dir(dir) + " banger"
+	default:
+		banger = "env -u XDG_RUNTIME_DIR banger"
+	}
+	return &api.Error{Kind: api.KindExists,
+		Message: fmt.Sprintf("another bangerd works on %s: process %d, which listens on %s", paths.State, by.PID, by.Socket),
+		Hint:    fmt.Sprintf("`%s daemon status` shows it, `%s daemon stop` ends it", banger, banger)}
 }
 
 // guestKey is the key that opens the guests.

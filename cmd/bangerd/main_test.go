@@ -1,10 +1,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 
+	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/internal/config"
 	"github.com/banger-vm/banger/internal/network"
 )
@@ -27,5 +30,21 @@ func TestConfigAndNetworkAgreeOnRanges(t *testing.T) {
 	}
 	if taken != 15 { // /16 to /30
 		t.Errorf("%d ranges are taken", taken)
+	}
+}
+
+// The hint of a state directory that is taken reaches the one who has it.
+func TestWhoHoldsTheStateDirectory(t *testing.T) {
+	paths := config.Paths{State: "/s/banger", Runtime: "/r/banger"}
+	for text, stop := range map[string]string{
+		`{"pid":7,"socket":"/r/banger/bangerd.sock"}`:     "`banger daemon stop`",
+		`{"pid":7,"socket":"/other/banger/bangerd.sock"}`: "`XDG_RUNTIME_DIR=/other banger daemon stop`",
+		`{"pid":7,"socket":"/run/bangerd/bangerd.sock"}`:  "`env -u XDG_RUNTIME_DIR banger daemon stop`",
+		"": "the XDG_RUNTIME_DIR that it was started with",
+	} {
+		var told *api.Error
+		if err := held(strings.NewReader(text), paths); !errors.As(err, &told) || !strings.Contains(told.Hint, stop) {
+			t.Errorf("of %q is made %v", text, err)
+		}
 	}
 }

@@ -5,6 +5,7 @@ package lives
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -252,19 +253,31 @@ func TestStoppedVMM(t *testing.T) {
 	}
 }
 
+// A second daemon on a state directory says who works there, and how to get at
+// that one also where its runtime directory is another.
 func TestASecondDaemonSaysSoAndEnds(t *testing.T) {
 	s := newStation(t)
 	s.start()
 	s.run("one")
-	second, said := s.launch()
-	if !strings.Contains(said, "another bangerd works on") {
-		t.Errorf("it said %q", said)
+	more := s.more
+	for _, tt := range []struct{ runtime, stop string }{
+		{s.runtime, "`banger daemon stop`"},
+		{t.TempDir(), "`XDG_RUNTIME_DIR=" + s.runtime + " banger daemon stop`"},
+	} {
+		s.more = append(slices.Clip(more), "XDG_RUNTIME_DIR="+tt.runtime)
+		second, said := s.launch()
+		for _, want := range []string{"another bangerd works on", fmt.Sprintf("process %d,", s.daemon.cmd.Process.Pid), tt.stop} {
+			if !strings.Contains(said, want) {
+				t.Errorf("it does not say %q: %s", want, said)
+			}
+		}
+		select {
+		case <-second.done:
+		case <-time.After(patience):
+			t.Fatal("it did not end")
+		}
 	}
-	select {
-	case <-second.done:
-	case <-time.After(patience):
-		t.Fatal("it did not end")
-	}
+	s.more = more
 	s.exec("one", "true")
 	s.agrees()
 	s.empty()
