@@ -96,7 +96,11 @@ func (v *machine) current(ctx context.Context) (*run, error) {
 }
 
 func (v *machine) hasEnded() error {
-	return &api.Error{Kind: api.KindWrongState, Message: fmt.Sprintf("VM %s ended", v.record().Name), Hint: hintFor(v.record())}
+	rec := v.record()
+	if rec.State == api.StateDeleting {
+		return &api.Error{Kind: api.KindNotFound, Message: fmt.Sprintf("VM %s was deleted", rec.Name), Hint: hintFor(rec)}
+	}
+	return &api.Error{Kind: api.KindWrongState, Message: fmt.Sprintf("VM %s ended", rec.Name), Hint: hintFor(rec)}
 }
 
 func (v *machine) guestError(err error) error {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/banger-vm/banger/api"
@@ -72,6 +73,20 @@ func TestReachAVMWhoseVMMIsGone(t *testing.T) {
 	var told *api.Error
 	if !errors.As(err, &told) || told.Kind != api.KindWrongState || told.Message != "VM box ended" {
 		t.Errorf("got %v", err)
+	}
+}
+
+// A VM that is deleted while somebody waits for it can't be looked at any more.
+func TestReachAVMThatIsDeletedMeanwhile(t *testing.T) {
+	v := newBox(t)
+	v.rec.State = api.StateDeleting
+	want := api.Error{Kind: api.KindNotFound, Message: "VM box was deleted", Hint: "banger vm list shows the VMs there are"}
+	var told *api.Error
+	if err := v.hasEnded(); !errors.As(err, &told) || *told != want {
+		t.Errorf("got %v", err)
+	}
+	if err := require(v.record(), "start", api.StateStopped); !errors.As(err, &told) || strings.Contains(told.Hint, "vm show") {
+		t.Errorf("its start is refused with %#v", err)
 	}
 }
 

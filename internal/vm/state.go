@@ -55,6 +55,8 @@ func hintFor(r Record) string {
 		return fmt.Sprintf("banger vm start %s", r.Name)
 	case api.StateFailed:
 		return fmt.Sprintf("banger vm logs %s tells why; banger vm start %s tries again", r.Name, r.Name)
+	case api.StateDeleting: // who reads this finds it no more
+		return "banger vm list shows the VMs there are"
 	default:
 		return fmt.Sprintf("banger vm show %s tells how far it is", r.Name)
 	}
