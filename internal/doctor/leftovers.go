@@ -27,7 +27,7 @@ func leftovers(_ context.Context, o Options) []api.Finding {
 	if aside, err := filepath.Glob(filepath.Join(o.Config.Paths.VMs(), "*"+setAside+"*")); err == nil && len(aside) > 0 {
 		found = append(found, api.Finding{Check: "leftovers", Level: api.LevelWarning,
 			Detail: "VMs whose record could not be read were set aside: " + strings.Join(aside, ", "),
-			Hint:   "`banger daemon logs` says why; their disks are untouched. Delete the directories that nobody misses"})
+			Hint:   "`banger daemon logs` says why; their disks are untouched. Once its vm.json is mended, a directory that is renamed to what its name begins with is a VM again after `banger daemon restart`; delete the directories that nobody misses"})
 	}
 	if len(found) == 0 {
 		return one("leftovers", api.LevelOK, "none", "")

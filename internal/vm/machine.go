@@ -56,11 +56,11 @@ func (m *Manager) find(nameOrID string) (*machine, error) {
 			return v, nil
 		}
 	}
-	return nil, &api.Error{
-		Kind:    api.KindNotFound,
-		Message: fmt.Sprintf("there is no VM %q", nameOrID),
-		Hint:    "banger vm list shows the VMs there are",
+	hint := "banger vm list shows the VMs there are"
+	if m.someAside() {
+		hint += "; there were others, whose records could not be read: banger doctor tells of them"
 	}
+	return nil, &api.Error{Kind: api.KindNotFound, Message: fmt.Sprintf("there is no VM %q", nameOrID), Hint: hint}
 }
 
 func (m *Manager) all() []*machine {

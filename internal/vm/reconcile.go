@@ -135,11 +135,20 @@ func (m *Manager) mayHaveDisk(id string) bool {
 	return false
 }
 
+// aside is in the name of a VM's directory whose record could not be trusted,
+// behind the VM's id.
+const aside = ".set-aside-"
+
+func (m *Manager) someAside() bool {
+	some, err := filepath.Glob(filepath.Join(m.StateDir, "*"+aside+"*"))
+	return err == nil && len(some) > 0
+}
+
 // setAside renames a directory whose record can't be trusted, so that it is
 // neither used nor lost.
 func (m *Manager) setAside(id string) error {
-	aside := m.dir(id) + ".set-aside-" + time.Now().UTC().Format("20060102T150405")
-	if err := os.Rename(m.dir(id), aside); err != nil {
+	to := m.dir(id) + aside + time.Now().UTC().Format("20060102T150405")
+	if err := os.Rename(m.dir(id), to); err != nil {
 		return fmt.Errorf("cannot set the VM's directory aside: %w", err)
 	}
 	return nil

@@ -4,6 +4,7 @@ package lives
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -56,6 +57,10 @@ func TestRecordsThatCannotBeTrusted(t *testing.T) {
 				aside, _ := filepath.Glob(filepath.Join(s.stateDir(), bad.ID+".*", "disk.cow"))
 				if len(aside) != 1 {
 					t.Errorf("set aside: %q, in %q", aside, agree.Names(s.stateDir()))
+				}
+				var told *api.Error
+				if _, err := s.client.VM(s.ctx(), "bad"); !errors.As(err, &told) || !strings.Contains(told.Hint, "banger doctor") {
+					t.Errorf("who asks for it is told %v", err)
 				}
 				s.exec("good", "true")
 				if now := s.vm("good"); now.VMM.PID != good.VMM.PID {
