@@ -78,7 +78,7 @@ func (v *machine) settle(r *run) {
 	r.console.finish()
 	word, about := r.console.last()
 	status, known := r.process.Exit()
-	how := v.explain(ending{word: word, about: about, goodbye: r.farewell(), status: status, known: known, words: r.process.LastWords()})
+	how := v.explain(ending{watched: true, word: word, about: about, goodbye: r.farewell(), status: status, known: known, words: r.process.LastWords()})
 	v.settles(r)
 	defer v.settles(nil)
 	r.letGo()
@@ -93,11 +93,12 @@ func (v *machine) settle(r *run) {
 
 // ending is all that is known of why a VMM ended.
 type ending struct {
+	watched bool // a daemon saw it
 	word    lastWord
 	about   string // the console line of the word
 	goodbye proto.Reason
 	status  int
-	known   bool   // the status is
+	known   bool   // the status is: to the daemon that started the VMM
 	words   string // the VMM's last ones
 	// memory says that the kernel killed the VMM for want of memory.
 	memory string
@@ -129,6 +130,8 @@ func (e ending) verdict(state api.State) (to api.State, reason string, again boo
 		return api.StateFailed, fmt.Sprintf("the VMM was killed by signal %d", e.status-128), false
 	case e.known:
 		return api.StateFailed, fmt.Sprintf("the VMM ended with status %d", e.status), false
+	case e.watched:
+		return api.StateFailed, "the VMM was killed or crashed, its status is not known", false
 	default:
 		return api.StateFailed, "it ended unseen", false
 	}

@@ -29,6 +29,7 @@ func TestVerdict(t *testing.T) {
 		{"killed by the kernel, as a child of the VMM", api.StatePaused, ending{memory: "the host ran out of memory", known: true, status: 1}, api.StateFailed, "the host ran out of memory", false},
 		{"a panic for want of memory", api.StateRunning, ending{word: wordPanic, about: "Kernel panic - not syncing: x", memory: "the host ran out of memory"}, api.StateFailed, "the guest's kernel panicked: Kernel panic - not syncing: x", false},
 		{"a VMM that gave up", api.StateRunning, ending{known: true, status: 1}, api.StateFailed, "the VMM ended with status 1", false},
+		{"killed, or crashed, under a daemon that had not started it", api.StateRunning, ending{watched: true}, api.StateFailed, "the VMM was killed or crashed, its status is not known", false},
 		{"nobody saw it", api.StateRunning, ending{}, api.StateFailed, "it ended unseen", false},
 		{"the host went down", api.StateRunning, ending{hostRestarted: true}, api.StateStopped, "the host was restarted", false},
 	}

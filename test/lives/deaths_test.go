@@ -39,7 +39,10 @@ func TestKilledVMMOfAnAdoptedVM(t *testing.T) {
 	s.kill()
 	s.start()
 	s.endProcess(v.VMM.PID)
-	s.awaitState("one", is(api.StateFailed))
+	v = s.awaitState("one", is(api.StateFailed))
+	if want := "the VMM was killed or crashed, its status is not known"; v.Reason != want {
+		t.Errorf("the reason is %q, not %q", v.Reason, want)
+	}
 	s.agrees()
 	s.empty()
 }
