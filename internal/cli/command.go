@@ -98,7 +98,7 @@ func (d *deps) runCommand(ctx context.Context, vm api.VM, req api.ExecRequest) e
 	}
 	ctx, giveUp := context.WithCancelCause(ctx)
 	defer giveUp(nil)
-	defer d.interrupts.divert(forward(command, func() { giveUp(nil) }))()
+	defer d.interrupts.divert(forward(command, func() error { return d.paused(vm) }, giveUp))()
 	in := io.Reader(d.in)
 	if req.TTY {
 		keys, restore, err := d.handOver(ctx, command, func() { giveUp(errLeft) })
@@ -109,7 +109,10 @@ func (d *deps) runCommand(ctx context.Context, vm api.VM, req api.ExecRequest) e
 		in = keys
 	}
 	code, err := command.Run(ctx, in, d.out, d.errs)
+	var paused *pausedError
 	switch {
+	case errors.As(context.Cause(ctx), &paused):
+		return paused.told
 	case errors.Is(context.Cause(ctx), errLeft):
 		return &api.Error{Kind: api.KindCanceled, Message: "disconnected from " + vm.Name + ": the command there is hung up on"}
 	case errors.Is(err, client.ErrLost):
@@ -140,21 +143,43 @@ func (d *deps) handOver(ctx context.Context, command *client.Command, leave func
 var errLeft = errors.New("left by its keys")
 
 // forward sends the first signal to the guest's command. The second one, or
-// the terminal's end, gives up waiting for it.
-func forward(command *client.Command, giveUp func()) func(syscall.Signal) {
+// the terminal's end, gives up waiting for it; so does the first one where the VM
+// is paused and its command can't take it.
+func forward(command *client.Command, paused func() error, giveUp func(why error)) func(syscall.Signal) {
 	sent := false
 	return func(s syscall.Signal) {
 		if sent || s == syscall.SIGHUP {
-			giveUp()
+			giveUp(nil)
 			return
 		}
 		sent = true
 		go func() { // a guest that takes nothing any more must not keep the second one
 			if command.Signal(s) != nil {
-				giveUp()
+				giveUp(nil)
+				return
+			}
+			if why := paused(); why != nil {
+				giveUp(why)
 			}
 		}()
 	}
+}
+
+// pausedError is why a command was given up whose VM is paused.
+type pausedError struct{ told *api.Error }
+
+func (p *pausedError) Error() string { return p.told.Error() }
+
+// paused looks whether a VM is paused under its command.
+func (d *deps) paused(vm api.VM) error {
+	ctx, cancel := context.WithTimeout(context.Background(), lookTime)
+	defer cancel()
+	now, err := d.client.NeverStart().VM(ctx, vm.ID)
+	if err != nil || now.State != api.StatePaused {
+		return nil
+	}
+	return &pausedError{&api.Error{Kind: api.KindCanceled,
+		Message: fmt.Sprintf("%s is paused%s: its command is hung up on as soon as it runs on", vm.Name, because(now.Reason))}}
 }
 
 // lookTime is how long the search for the reason of a lost command may take.

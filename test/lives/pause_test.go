@@ -3,10 +3,13 @@
 package lives
 
 import (
+	"bufio"
+	"bytes"
 	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -110,6 +113,32 @@ func TestSSHIntoAPausedVM(t *testing.T) {
 	}
 	if got, want := s.said.said.String(), "banger: "+told.Message+"\n  hint: "+told.Hint+"\n"; got != want {
 		t.Errorf("vm ssh says %q, and bangerd %q", got, want)
+	}
+	s.room()
+	s.awaitState("one", is(api.StateRunning))
+	s.empty()
+}
+
+// A command of a paused VM can't take a signal: who sends one is told, and free.
+func TestSignalToACommandOfAPausedVM(t *testing.T) {
+	s := newStation(t)
+	s.diskOfItsOwn()
+	s.start()
+	aRunningVM(s)
+	var words bytes.Buffer
+	cmd := exec.CommandContext(s.ctx(), filepath.Join(programs, "bin/banger"), "vm", "exec", "--wait", "agent", "one", "--", "wait")
+	cmd.Env, cmd.Dir, cmd.Stderr = s.env(), s.dir, &words
+	out, err := cmd.StdoutPipe()
+	s.check(err)
+	s.check(cmd.Start())
+	_, err = bufio.NewReader(out).ReadString('\n')
+	s.check(err)
+	s.fill()
+	s.awaitState("one", is(api.StatePaused))
+	s.check(cmd.Process.Signal(unix.SIGTERM))
+	var exit *exec.ExitError
+	if err := cmd.Wait(); !errors.As(err, &exit) || exit.ExitCode() != 130 || !strings.Contains(words.String(), "one is paused (the host's disk is almost full") {
+		t.Errorf("vm exec: %v: %s", err, words.String())
 	}
 	s.room()
 	s.awaitState("one", is(api.StateRunning))

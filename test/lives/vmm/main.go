@@ -3,7 +3,7 @@
 // of banger's agent. It boots in milliseconds.
 //
 // The commands of its guest are words: true; boot prints the boot's id; wait
-// ends with its client; shift puts its clock forward by a minute, and clock says
+// says that it does and ends with its client; shift puts its clock forward by a minute, and clock says
 // by how many seconds it is wrong; first says whether commands were to go before
 // its init; say writes a word on the console; keep writes a word to its disk, and kept reads it; deaf ignores every shutdown from then on; poweroff,
 // halt, reboot and panic are what they say, and what a kernel says of them; eat takes
@@ -258,6 +258,7 @@ func (g *guest) exec(conn net.Conn, e proto.Exec) {
 			g.eaten = append(g.eaten, bytes.Repeat([]byte{1}, 1<<20))
 		}
 	case "wait":
+		_ = out.Frame(proto.TypeStdout, []byte("waiting\n"))
 		_, _ = io.Copy(io.Discard, conn)
 	case "flood":
 		for out.Frame(proto.TypeStdout, make([]byte, proto.MaxData)) == nil {
