@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/banger-vm/banger/client"
 	"github.com/banger-vm/banger/internal/config"
@@ -149,10 +150,11 @@ signal n killed it, 130 when you interrupted.`,
 	return root
 }
 
-// wrongFlag is a flag that a command does not have. It may be one of the command
-// that is to run in a guest.
+// wrongFlag is a flag that a command does not have, or not with such a value. One
+// that it does not have may be one of the command that is to run in a guest.
 func wrongFlag(c *cobra.Command, err error) error {
-	if strings.Contains(c.Use, "-- command") {
+	var value *pflag.InvalidValueError
+	if strings.Contains(c.Use, "-- command") && !errors.As(err, &value) {
 		return bad(fmt.Sprintf("flags of the guest's command come after --; `%s --help` tells more", c.CommandPath()), "%v", err)
 	}
 	return usage(c, err.Error())

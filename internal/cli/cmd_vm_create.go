@@ -17,7 +17,7 @@ import (
 
 // machineOptions are the flags that say what a new VM is like.
 type machineOptions struct {
-	name   string
+	name   machineName
 	image  string
 	kernel string
 	vcpus  processors
@@ -30,7 +30,7 @@ type machineOptions struct {
 }
 
 func (o *machineOptions) add(c *cobra.Command, d *deps) {
-	c.Flags().StringVar(&o.name, "name", "", "the VM's `name`, a DNS label; made up without it")
+	c.Flags().Var(&o.name, "name", "the VM's `name`, a DNS label; made up without it")
 	c.Flags().StringVar(&o.image, "image", "", "`image` to start from (default: default_image_name of the config)")
 	c.Flags().StringVar(&o.kernel, "kernel", "", "`kernel` to start with (default: the image's)")
 	c.Flags().Var(&o.vcpus, "vcpus", "`number` of processors (default: default_vcpus of the config)")
@@ -41,6 +41,25 @@ func (o *machineOptions) add(c *cobra.Command, d *deps) {
 	c.Flags().BoolVar(&o.noOpenSSH, "no-openssh", false, "do not install openssh-server where the image has none; banger serves ssh itself")
 	completeFlag(c, "image", d.completeImages)
 	completeFlag(c, "kernel", d.completeKernels)
+}
+
+// machineName is what a VM is to be called; "" lets the daemon make a name up,
+// but nobody asks for that with an empty name: rather a variable was not set.
+type machineName string
+
+// String implements [pflag.Value].
+func (n machineName) String() string { return string(n) }
+
+// Type implements [pflag.Value].
+func (n machineName) Type() string { return "string" }
+
+// Set implements [pflag.Value].
+func (n *machineName) Set(text string) error {
+	if text == "" {
+		return errors.New("a name may not be empty")
+	}
+	*n = machineName(text)
+	return nil
 }
 
 // processors is how many of them a VM has; 0 is as many as the config says.
@@ -63,7 +82,7 @@ func (p *processors) Set(text string) error {
 }
 
 func (o machineOptions) request() (api.CreateRequest, error) {
-	if err := checkName(o.name); err != nil {
+	if err := checkName(string(o.name)); err != nil {
 		return api.CreateRequest{}, err
 	}
 	memory, err := parseSize("memory", o.memory, config.MinMemoryMiB)
@@ -78,7 +97,7 @@ func (o machineOptions) request() (api.CreateRequest, error) {
 	if err != nil {
 		return api.CreateRequest{}, err
 	}
-	return api.CreateRequest{Name: o.name, Image: o.image, Kernel: o.kernel, VCPUs: int(o.vcpus), MemoryMiB: memory, DiskMiB: disk,
+	return api.CreateRequest{Name: string(o.name), Image: o.image, Kernel: o.kernel, VCPUs: int(o.vcpus), MemoryMiB: memory, DiskMiB: disk,
 		Ports: ports, NoCredentials: o.noCredentials, NoOpenSSH: o.noOpenSSH}, nil
 }
 

@@ -86,6 +86,9 @@ func (o vmSessionStartOptions) request(d *deps) (api.StartSession, error) {
 	if o.name == "" {
 		return req, bad("give one by --name, like --name planner", "a session needs a name")
 	}
+	if err := checkCommand(o.argv); err != nil {
+		return req, err
+	}
 	switch req.Stdin {
 	case api.StdinPipe, api.StdinPTY, api.StdinNull:
 	default:

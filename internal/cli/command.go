@@ -43,6 +43,9 @@ func addWait(c *cobra.Command, wait *string) {
 
 // request is what the daemon is asked for.
 func (o commandOptions) request(d *deps, argv []string) (api.ExecRequest, error) {
+	if err := checkCommand(argv); err != nil {
+		return api.ExecRequest{}, err
+	}
 	wait, err := parseWait(o.wait)
 	if err != nil {
 		return api.ExecRequest{}, err
@@ -61,6 +64,15 @@ func (o commandOptions) request(d *deps, argv []string) (api.ExecRequest, error)
 	}
 	maps.Copy(req.Env, asked)
 	return req, nil
+}
+
+// checkCommand refuses a program without a name; that there is no command at all
+// is up to the caller.
+func checkCommand(argv []string) error {
+	if len(argv) > 0 && argv[0] == "" {
+		return bad("its first word names the program to run", "the command is empty")
+	}
+	return nil
 }
 
 // environment reads the --env flags.
