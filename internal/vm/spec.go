@@ -44,7 +44,7 @@ func resolve(req api.CreateRequest, d Defaults) (string, Spec, error) {
 	case spec.VCPUs < 1 || spec.VCPUs > maxVCPUs:
 		return "", Spec{}, bad(fmt.Sprintf("cannot give a VM %d vCPUs", spec.VCPUs), fmt.Sprintf("use 1 to %d", maxVCPUs))
 	case spec.MemoryMiB < minMemoryMiB || spec.MemoryMiB > maxMemoryMiB:
-		return "", Spec{}, bad(fmt.Sprintf("cannot give a VM %d MiB of memory", spec.MemoryMiB), fmt.Sprintf("use --memory %dM or more", minMemoryMiB))
+		return "", Spec{}, bad(fmt.Sprintf("cannot give a VM %d MiB of memory", spec.MemoryMiB), fmt.Sprintf("use --memory %dM to %dG", minMemoryMiB, maxMemoryMiB>>10))
 	case spec.DiskMiB < minDiskMiB || spec.DiskMiB > maxDiskMiB:
 		return "", Spec{}, bad(fmt.Sprintf("cannot give a VM a disk of %d MiB", spec.DiskMiB), fmt.Sprintf("use --disk %dM to %dG", minDiskMiB, maxDiskMiB>>10))
 	case spec.Wait != api.WaitDefault && spec.Wait != api.WaitAgent && spec.Wait != api.WaitSystem:

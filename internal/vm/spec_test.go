@@ -43,6 +43,21 @@ func TestResolveRefuses(t *testing.T) {
 	}
 }
 
+// Who asked for too much is told the most there is.
+func TestTheHintNamesBothLimits(t *testing.T) {
+	for hint, req := range map[string]api.CreateRequest{
+		"use --memory 128M to 1024G": {MemoryMiB: maxMemoryMiB + 1},
+		"use --disk 512M to 8192G":   {DiskMiB: maxDiskMiB + 1},
+		"use 1 to 32":                {VCPUs: maxVCPUs + 1},
+	} {
+		_, _, err := resolve(req, defaults)
+		var told *api.Error
+		if !errors.As(err, &told) || told.Hint != hint {
+			t.Errorf("got %#v, want the hint %q", err, hint)
+		}
+	}
+}
+
 func TestTheLargestDiskOverAnImage(t *testing.T) {
 	const mib = 1 << 20
 	for name, test := range map[string]struct {
