@@ -35,7 +35,7 @@ position, time and stream; data is base64.`,
 		ValidArgsFunction: d.completeSessions,
 		RunE:              func(c *cobra.Command, _ []string) error { return runVMSessionLogs(c.Context(), o, d) },
 	}
-	c.Flags().StringVar(&o.stream, "stream", "both", "`stdout`, stderr or both")
+	c.Flags().StringVar(&o.stream, "stream", "both", "the `stream` to show: stdout, stderr or both")
 	c.Flags().BoolVarP(&o.follow, "follow", "f", false, "go on with what is to come, until the session ends")
 	c.Flags().StringVar(&o.since, "since", "", "nothing older than this: a `time` like 10m or 2026-01-02T15:04:05Z")
 	c.Flags().StringVar(&o.tail, "tail", "", "at most this `size` before the end")

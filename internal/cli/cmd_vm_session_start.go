@@ -57,7 +57,7 @@ func newVMSessionStartCommand(d *deps) *cobra.Command {
 	c.Flags().StringVar(&o.name, "name", "", "the session's `name`")
 	c.Flags().StringVar(&o.cwd, "cwd", "", "run the command in this `directory` of the guest")
 	c.Flags().StringArrayVarP(&o.env, "env", "e", nil, "set `NAME=VALUE` for the command; NAME alone takes the value it has here")
-	c.Flags().StringVar(&o.stdin, "stdin-mode", string(api.StdinPipe), "its standard input: `pipe`, pty (a terminal) or null")
+	c.Flags().StringVar(&o.stdin, "stdin-mode", string(api.StdinPipe), "the `mode` of its standard input: pipe, pty (a terminal) or null")
 	c.Flags().StringVar(&o.logLimit, "log-limit", "", "keep at most this `size` of output on the guest's disk (default 64M)")
 	addWait(c, &o.wait)
 	addJSON(c, &o.json)

@@ -29,7 +29,7 @@ KILL. It returns when the sessions have ended. What they printed stays.`,
 		ValidArgsFunction: d.completeSessions,
 		RunE:              func(c *cobra.Command, args []string) error { return runVMSessionStop(c.Context(), o, d, args) },
 	}
-	c.Flags().DurationVar(&o.grace, "grace", stopGrace, "how `long` they may take")
+	c.Flags().DurationVar(&o.grace, "grace", stopGrace, "how much `time` they may take")
 	return c
 }
 

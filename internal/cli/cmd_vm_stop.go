@@ -27,7 +27,7 @@ ends. One that does not come to an end in time is killed.`,
 		ValidArgsFunction: d.completeVMs,
 		RunE:              func(c *cobra.Command, args []string) error { return runVMStop(c.Context(), o, d, args) },
 	}
-	c.Flags().DurationVar(&o.timeout, "timeout", 0, "how long the guest may take, like `30s`")
+	c.Flags().DurationVar(&o.timeout, "timeout", 0, "how much `time` the guest may take, like 30s (default 90s)")
 	c.Flags().BoolVar(&o.force, "force", false, "end it at once, like pulling the plug")
 	addJSON(c, &o.json)
 	return c

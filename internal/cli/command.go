@@ -37,7 +37,7 @@ func (o *commandOptions) add(c *cobra.Command) {
 
 // addWait adds the flag that says how long a start takes.
 func addWait(c *cobra.Command, wait *string) {
-	c.Flags().StringVar(wait, "wait", "", "how far the guest must have come: `agent` or system; without it, until sockets are there")
+	c.Flags().StringVar(wait, "wait", "", "the `stage` that the guest must have come to: agent or system; without it, until sockets are there")
 	completeFlag(c, "wait", cobra.FixedCompletions([]cobra.Completion{string(api.WaitAgent), string(api.WaitSystem)}, cobra.ShellCompDirectiveNoFileComp))
 }
 
