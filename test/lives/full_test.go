@@ -22,10 +22,7 @@ func (s *station) fillUp() {
 // What happens to a VM on a disk where its record can't be written is known to
 // bangerd all the same.
 func TestVMMEndsOnAFullDisk(t *testing.T) {
-	s := newStation(t)
-	s.diskOfItsOwn()
-	s.start()
-	aRunningVM(s)
+	s := newFillableStation(t)
 	s.fillUp()
 	s.endProcess(s.vm("one").VMM.PID)
 	if v := s.awaitState("one", is(api.StateFailed)); v.Reason != killedVMM {
@@ -42,10 +39,7 @@ func TestVMMEndsOnAFullDisk(t *testing.T) {
 // A disk that is full before bangerd has looked pauses the VM too, for the next
 // bangerd as well, which finds a record without a word of it.
 func TestPauseOnAFullDisk(t *testing.T) {
-	s := newStation(t)
-	s.diskOfItsOwn()
-	s.start()
-	aRunningVM(s)
+	s := newFillableStation(t)
 	boot := s.exec("one", "boot")
 	s.fillUp()
 	s.awaitState("one", is(api.StatePaused))
@@ -66,10 +60,7 @@ func TestPauseOnAFullDisk(t *testing.T) {
 
 // A full disk keeps nobody from stopping and deleting a VM.
 func TestStopAndDeleteOnAFullDisk(t *testing.T) {
-	s := newStation(t)
-	s.diskOfItsOwn()
-	s.start()
-	aRunningVM(s)
+	s := newFillableStation(t)
 	s.run("two")
 	s.fillUp()
 	for _, name := range []string{"one", "two"} {
@@ -89,10 +80,7 @@ func TestStopAndDeleteOnAFullDisk(t *testing.T) {
 // A VMM that hangs while the disk fills pauses when it does not any more, and
 // runs on as soon as there is room.
 func TestVMMHangsOverAPause(t *testing.T) {
-	s := newStation(t)
-	s.diskOfItsOwn()
-	s.start()
-	aRunningVM(s)
+	s := newFillableStation(t)
 	s.run("two")
 	pid := s.vm("one").VMM.PID
 	s.check(unix.Kill(pid, unix.SIGSTOP))
@@ -113,10 +101,7 @@ func TestVMMHangsOverAPause(t *testing.T) {
 // Who stops a paused VM lets its guest run on first; when they are gone by then it
 // is paused again.
 func TestClientDiesOverTheStopOfAPausedVM(t *testing.T) {
-	s := newStation(t)
-	s.diskOfItsOwn()
-	s.start()
-	aRunningVM(s)
+	s := newFillableStation(t)
 	s.fill()
 	s.awaitState("one", is(api.StatePaused))
 	halted, err := testenv.CloseGate(s.halts, "resume.record")
@@ -137,10 +122,7 @@ func TestClientDiesOverTheStopOfAPausedVM(t *testing.T) {
 // A bangerd that finds a stop half done, and no room to say that the VM runs,
 // takes it up all the same.
 func TestDaemonDiesOverAStopOnAFullDisk(t *testing.T) {
-	s := newStation(t)
-	s.diskOfItsOwn()
-	s.start()
-	aRunningVM(s)
+	s := newFillableStation(t)
 	halted, err := testenv.CloseGate(s.halts, "stop.shutdown")
 	s.check(err)
 	s.tell("vm", "stop", "one")

@@ -34,6 +34,16 @@ func (s *station) diskOfItsOwn() {
 	s.check(os.WriteFile(filepath.Join(dir, "ballast"), make([]byte, 20<<20), 0o600))
 }
 
+// newFillableStation makes a station whose VM "one" runs on such a disk.
+func newFillableStation(t *testing.T) *station {
+	t.Helper()
+	s := newStation(t)
+	s.diskOfItsOwn()
+	s.start()
+	aRunningVM(s)
+	return s
+}
+
 // fill leaves a MiB of the filesystem free, and room gives it back.
 func (s *station) fill() {
 	s.Helper()
@@ -95,10 +105,7 @@ func TestKillAtEveryStepOfAResume(t *testing.T) {
 // Who wants into a paused VM is told why it is and what helps, by vm ssh as by
 // bangerd, and not by ssh.
 func TestSSHIntoAPausedVM(t *testing.T) {
-	s := newStation(t)
-	s.diskOfItsOwn()
-	s.start()
-	aRunningVM(s)
+	s := newFillableStation(t)
 	s.fill()
 	s.awaitState("one", is(api.StatePaused))
 	_, err := s.client.Exec(s.ctx(), "one", api.ExecRequest{Argv: []string{"kept"}, Wait: api.WaitAgent})
@@ -121,10 +128,7 @@ func TestSSHIntoAPausedVM(t *testing.T) {
 
 // A command of a paused VM can't take a signal: who sends one is told, and free.
 func TestSignalToACommandOfAPausedVM(t *testing.T) {
-	s := newStation(t)
-	s.diskOfItsOwn()
-	s.start()
-	aRunningVM(s)
+	s := newFillableStation(t)
 	var words bytes.Buffer
 	cmd := exec.CommandContext(s.ctx(), filepath.Join(programs, "bin/banger"), "vm", "exec", "--wait", "agent", "one", "--", "wait")
 	cmd.Env, cmd.Dir, cmd.Stderr = s.env(), s.dir, &words
