@@ -32,6 +32,32 @@ func AwaitEnd(pid int, limit time.Duration) error {
 	return nil
 }
 
+// Stop stops a process and returns when none of its threads runs any more: the
+// signal alone lets them finish what they are at.
+func Stop(pid int, limit time.Duration) error {
+	if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
+		return fmt.Errorf("cannot stop process %d: %w", pid, err)
+	}
+	for late := time.Now().Add(limit); !isStopped(pid); {
+		if time.Now().After(late) {
+			return fmt.Errorf("process %d did not stop within %v", pid, limit)
+		}
+	}
+	return nil
+}
+
+func isStopped(pid int) bool {
+	stats, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/[0-9]*/stat", pid))
+	for _, path := range stats {
+		stat, err := os.ReadFile(path)
+		_, behindName, _ := strings.Cut(string(stat), ") ")
+		if err == nil && !strings.HasPrefix(behindName, "T") {
+			return false
+		}
+	}
+	return len(stats) > 0
+}
+
 // poll waits until fd can be read; a signal does not end it.
 func poll(fd int, limit time.Duration) (int, error) {
 	for end := time.Now().Add(limit); ; {

@@ -238,7 +238,7 @@ func TestStoppedVMM(t *testing.T) {
 				s := newStation(t)
 				s.start()
 				v := s.run("one")
-				s.check(syscall.Kill(v.VMM.PID, syscall.SIGSTOP))
+				s.check(testenv.Stop(v.VMM.PID, patience))
 				if adopted {
 					s.kill()
 					s.start()
@@ -291,7 +291,7 @@ func TestVMMThatHangs(t *testing.T) {
 	s := newStation(t)
 	s.start()
 	v := s.run("one")
-	s.check(syscall.Kill(v.VMM.PID, syscall.SIGSTOP))
+	s.check(testenv.Stop(v.VMM.PID, patience))
 	logs := make(chan error, 1)
 	go func() {
 		logs <- s.client.Logs(s.ctx(), "one", false, func(api.LogLine) error { return nil })

@@ -83,7 +83,7 @@ func TestVMMHangsOverAPause(t *testing.T) {
 	s := newFillableStation(t)
 	s.run("two")
 	pid := s.vm("one").VMM.PID
-	s.check(unix.Kill(pid, unix.SIGSTOP))
+	s.check(testenv.Stop(pid, patience))
 	from := s.log.end()
 	s.fill()
 	s.awaitState("two", is(api.StatePaused))
