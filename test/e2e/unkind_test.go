@@ -4,6 +4,8 @@ package e2e
 
 import (
 	"bufio"
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -135,7 +137,8 @@ func fillUnwatched(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(console.SetReadDeadline(time.Now().Add(patience)))
 	killDaemon(ts, false, nil)
 	lines := bufio.NewScanner(console)
-	claims := nextClaim(ts, lines) + "\n" // it writes
+	claims := claimsIn(ts, filepath.Join(ts.Getenv("XDG_STATE_HOME"), "banger/vms", vm.ID, "log.ndjson"))
+	claims += nextClaim(ts, lines) + "\n" // it writes
 	hog, err := os.Create(args[1])
 	ts.Check(err)
 	defer hog.Close()
@@ -149,6 +152,21 @@ func fillUnwatched(ts *testscript.TestScript, neg bool, args []string) {
 		claims += claim + "\n"
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[2]), []byte(claims), 0o600))
+}
+
+// claimsIn is what the daemon has heard of the writer before it died.
+func claimsIn(ts *testscript.TestScript, log string) (claims string) {
+	data, err := os.ReadFile(log)
+	ts.Check(err)
+	for line := range bytes.Lines(data) {
+		var said api.LogLine
+		if json.Unmarshal(line, &said) == nil && said.Source == "console" {
+			if _, claim, ok := strings.Cut(said.Text, "writer: "); ok {
+				claims += claim + "\n"
+			}
+		}
+	}
+	return claims
 }
 
 // nextClaim is the next thing that the guest's writer says on its console.
