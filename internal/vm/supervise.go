@@ -42,7 +42,11 @@ func (v *machine) endIdle(r *run) {
 		return
 	}
 	r.console.doubt()
-	if v.livesOn(r) {
+	alive := v.livesOn(r)
+	if r.ctx.Err() != nil {
+		return // the next daemon finds the word in the log, and asks
+	}
+	if alive {
 		v.log.add("daemon", fmt.Sprintf("%q was on the console, and the guest lives on: a program wrote it", about))
 		return
 	}
@@ -54,15 +58,27 @@ func (v *machine) endIdle(r *run) {
 	}
 }
 
-// lifeSign is how long a guest may take to show that it lives on behind its
-// last word. A VMM hangs up after two seconds on who dials a dead one.
-const lifeSign = 2 * time.Second
+const (
+	// lastBreath is far more than a guest's other processors run on after its
+	// kernel's last word: their agent could still answer.
+	lastBreath = time.Second
+	// lifeSign is how long a guest may take to show that it lives on. A VMM hangs
+	// up after two seconds on who dials a dead one.
+	lifeSign = 2 * time.Second
+)
 
 // livesOn asks the agent of a guest whose console says that it went down, where
 // nobody asked for that and the agent did not say goodbye: any program in the
 // guest can write on the console.
 func (v *machine) livesOn(r *run) bool {
 	if v.record().State == api.StateStopping || r.farewell() != "" {
+		return false
+	}
+	select {
+	case <-time.After(lastBreath):
+	case <-r.process.Done():
+		return false
+	case <-r.ctx.Done():
 		return false
 	}
 	ctx, cancel := context.WithTimeout(r.ctx, lifeSign)
