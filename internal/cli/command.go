@@ -121,10 +121,10 @@ func (d *deps) runCommand(ctx context.Context, vm api.VM, req api.ExecRequest) e
 		in = keys
 	}
 	code, err := command.Run(ctx, in, d.out, d.errs)
-	var paused *pausedError
+	var given *api.Error
 	switch {
-	case errors.As(context.Cause(ctx), &paused):
-		return paused.told
+	case errors.As(context.Cause(ctx), &given): // why it was given up
+		return given
 	case errors.Is(context.Cause(ctx), errLeft):
 		return &api.Error{Kind: api.KindCanceled, Message: "disconnected from " + vm.Name + ": the command there is hung up on"}
 	case errors.Is(err, client.ErrLost):
@@ -177,12 +177,7 @@ func forward(command *client.Command, paused func() error, giveUp func(why error
 	}
 }
 
-// pausedError is why a command was given up whose VM is paused.
-type pausedError struct{ told *api.Error }
-
-func (p *pausedError) Error() string { return p.told.Error() }
-
-// paused looks whether a VM is paused under its command.
+// paused is why to give up a command: its VM is paused. nil where it is not.
 func (d *deps) paused(vm api.VM) error {
 	ctx, cancel := context.WithTimeout(context.Background(), lookTime)
 	defer cancel()
@@ -190,8 +185,8 @@ func (d *deps) paused(vm api.VM) error {
 	if err != nil || now.State != api.StatePaused {
 		return nil
 	}
-	return &pausedError{&api.Error{Kind: api.KindCanceled,
-		Message: fmt.Sprintf("%s is paused%s: its command is hung up on as soon as it runs on", vm.Name, because(now.Reason))}}
+	return &api.Error{Kind: api.KindCanceled,
+		Message: fmt.Sprintf("%s is paused%s: its command is hung up on as soon as it runs on", vm.Name, because(now.Reason))}
 }
 
 // lookTime is how long the search for the reason of a lost command may take.

@@ -224,17 +224,7 @@ func (v *machine) isSettled() <-chan struct{} {
 // change edits the record and makes the edit durable; on failure the record is
 // as before.
 func (v *machine) change(edit func(*Record) error) error {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	r := v.rec
-	if err := edit(&r); err != nil {
-		return err
-	}
-	if err := v.m.save(r); err != nil {
-		return err
-	}
-	v.set(r)
-	return nil
+	return v.edit(edit, func(_ Record, err error) error { return err })
 }
 
 // insist is change for what has happened already, or what must not fail for want
@@ -242,6 +232,15 @@ func (v *machine) change(edit func(*Record) error) error {
 // made durable it holds as long as this daemon lives. The next one finds the
 // record as it was, and does as if this one had died a moment earlier.
 func (v *machine) insist(edit func(*Record) error) error {
+	return v.edit(edit, func(r Record, err error) error {
+		v.m.Log.Error("a VM's record is older than what is so", "vm", r.Name, "state", r.State, "error", err)
+		return nil
+	})
+}
+
+// edit edits the record; unsaved says what comes of an edit that can't be made
+// durable.
+func (v *machine) edit(edit func(*Record) error, unsaved func(Record, error) error) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	r := v.rec
@@ -249,18 +248,15 @@ func (v *machine) insist(edit func(*Record) error) error {
 		return err
 	}
 	if err := v.m.save(r); err != nil {
-		v.m.Log.Error("a VM's record is older than what is so", "vm", r.Name, "state", r.State, "error", err)
+		if err := unsaved(r, err); err != nil {
+			return err
+		}
 	}
-	v.set(r)
-	return nil
-}
-
-// set takes a record over. The caller holds mu.
-func (v *machine) set(r Record) {
 	if r.State != v.rec.State {
 		v.log.add("daemon", said(r))
 	}
 	v.rec = r
+	return nil
 }
 
 // become insists on another state.

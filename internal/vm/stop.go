@@ -108,10 +108,13 @@ func (v *machine) endLost(ctx context.Context) error {
 	default:
 		return nil
 	}
-	return errors.Join(v.sweep(ctx), v.clearRunDir(), v.insist(func(r *Record) error {
+	if err := errors.Join(v.sweep(ctx), v.clearRunDir()); err != nil {
+		return err
+	}
+	return v.insist(func(r *Record) error {
 		r.VMM = nil
 		return transition(r, api.StateStopped, "it was stopped by force: bangerd had lost it")
-	}))
+	})
 }
 
 // stayDown takes back the reboot that a guest asked for and has not got yet.

@@ -5,6 +5,8 @@ package lives
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -304,6 +306,29 @@ func TestVMMThatHangs(t *testing.T) {
 		t.Errorf("its log: %v", err)
 	}
 	s.check(syscall.Kill(v.VMM.PID, syscall.SIGCONT))
+	s.exec("one", "true")
+	s.empty()
+}
+
+// A VM that a new bangerd can't take up is ended by who stops it, and starts again.
+func TestStopOfAVMThatIsLost(t *testing.T) {
+	s := newStation(t)
+	s.start()
+	v := s.run("one")
+	s.kill()
+	console := filepath.Join(s.runDir(v.ID), "console")
+	s.check(os.Remove(console))
+	s.check(os.WriteFile(console, nil, 0o600))
+	s.start()
+	s.log.await(t, 0, "it is not a pipe")
+	now, err := s.client.StopVM(s.ctx(), "one", api.StopRequest{}, nil)
+	s.check(err)
+	if now.State != api.StateStopped || !strings.Contains(now.Reason, "bangerd had lost it") {
+		t.Errorf("it is %s: %s", now.State, now.Reason)
+	}
+	s.agrees()
+	_, err = s.client.StartVM(s.ctx(), "one", api.StartRequest{}, nil)
+	s.check(err)
 	s.exec("one", "true")
 	s.empty()
 }
