@@ -63,25 +63,21 @@ func (v *machine) stop(ctx context.Context, req api.StopRequest, report progress
 	if err != nil {
 		return err
 	}
-	var graceful bool
+	var failing string
 	err = s.do(ctx, "stop.shutdown", func() error {
-		graceful, err = v.shutDown(ctx, r, req)
+		failing, err = v.shutDown(ctx, r, req)
 		return err
 	})
 	if err != nil {
 		return errors.Join(err, v.keepRunning(r))
 	}
-	if graceful {
+	if failing == "" {
 		return nil
 	}
 	// From here on the stop can't be taken back.
 	ctx = context.WithoutCancel(ctx)
 	return s.do(ctx, "stop.kill", func() error {
-		reason := "it was stopped by force"
-		if !req.Force {
-			reason = fmt.Sprintf("its guest did not shut down within %v", or(req.Timeout, stopTimeout))
-		}
-		err := v.become(api.StateStopping, reason)
+		err := v.become(api.StateStopping, failing)
 		if r.over() { // by itself meanwhile
 			return v.clearedAway(ctx, r)
 		}
@@ -128,23 +124,34 @@ func (v *machine) stayDown() error {
 	})
 }
 
-// shutDown asks the guest to go down and waits for it; false means that it
-// must be killed.
-func (v *machine) shutDown(ctx context.Context, r *run, req api.StopRequest) (bool, error) {
-	if req.Force || !r.isReady() {
-		return false, nil
+// lostAnswer is far more than a guest takes to go down that took its answer to
+// the request along.
+const lostAnswer = 2 * time.Second
+
+// shutDown asks the guest to go down and waits for it. failing says why it must be
+// killed instead.
+func (v *machine) shutDown(ctx context.Context, r *run, req api.StopRequest) (failing string, err error) {
+	switch {
+	case req.Force:
+		return "it was stopped by force", nil
+	case !r.isReady():
+		return "it was stopped by force: its guest's agent was not up", nil
 	}
-	limited, cancel := context.WithTimeout(ctx, or(req.Timeout, stopTimeout))
+	patience := or(req.Timeout, stopTimeout)
+	limited, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	if err := r.agent.Shutdown(limited, proto.Shutdown{Reason: proto.ReasonPoweroff}); err != nil && ctx.Err() == nil {
-		v.log.add("daemon", fmt.Sprintf("cannot ask the guest to shut down: %v", err))
-		return false, nil
+	failing = fmt.Sprintf("its guest did not shut down within %v", patience)
+	if err := r.agent.Shutdown(limited, proto.Shutdown{Reason: proto.ReasonPoweroff}); err != nil && limited.Err() == nil {
+		v.log.add("daemon", err.Error())
+		failing = "it was stopped by force: its guest's agent did not answer"
+		limited, cancel = context.WithTimeout(limited, lostAnswer)
+		defer cancel()
 	}
 	select {
 	case <-r.settled:
-		return true, nil
+		return "", nil
 	case <-limited.Done():
-		return false, context.Cause(ctx)
+		return failing, context.Cause(ctx)
 	}
 }
 

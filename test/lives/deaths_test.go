@@ -191,6 +191,27 @@ func TestStopAndStartRightAfterAPoweroff(t *testing.T) {
 	s.empty()
 }
 
+// A guest that goes down at once takes its answer along; one whose agent gives none
+// and that stays up is killed, and that is said.
+func TestStopWithoutAnAnswer(t *testing.T) {
+	for manner, reason := range map[string]string{"abrupt": "", "dumb": "it was stopped by force: its guest's agent did not answer"} {
+		t.Run(manner, func(t *testing.T) {
+			s := newStation(t)
+			s.start()
+			s.run("one")
+			s.exec("one", manner)
+			v, err := s.client.StopVM(s.ctx(), "one", api.StopRequest{}, nil)
+			s.check(err)
+			if v.State != api.StateStopped || v.Reason != reason {
+				t.Errorf("it is %s: %s", v.State, v.Reason)
+			}
+			s.awaitLine("one", "cannot ask the guest to shut down: ", 1)
+			s.agrees()
+			s.empty()
+		})
+	}
+}
+
 // Without the keeper of consoles the end is unseen, and that is said.
 func TestKilledKeeper(t *testing.T) {
 	s := newStation(t)

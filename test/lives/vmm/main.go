@@ -5,9 +5,9 @@
 // The commands of its guest are words: true; boot prints the boot's id; wait
 // says that it does and ends with its client; shift puts its clock forward by a minute, and clock says
 // by how many seconds it is wrong; first says whether commands were to go before
-// its init; say writes a word on the console; keep writes a word to its disk, and kept reads it; deaf ignores every shutdown from then on; poweroff,
-// halt, reboot and panic are what they say, and what a kernel says of them; eat takes
-// a GiB of memory. While its disk begins with "panic" and some dots, the guest
+// its init; say writes a word on the console; keep writes a word to its disk, and kept reads it; abrupt goes down
+// without an answer from then on when it is asked to, dumb does not and gives none either; poweroff, halt, reboot and panic are what
+// they say, and what a kernel says of them; eat takes a GiB of memory. While its disk begins with "panic" and some dots, the guest
 // takes one of these away and panics before anything else.
 package main
 
@@ -43,7 +43,7 @@ type guest struct {
 	conns  sync.WaitGroup
 
 	mu      sync.Mutex
-	deaf    bool
+	manner  string        // abrupt or dumb, or how a guest is
 	first   bool          // the first command goes before the init
 	ahead   time.Duration // of the host's clock
 	eaten   [][]byte
@@ -173,8 +173,7 @@ func (g *guest) serve(ctx context.Context, conn net.Conn) {
 	case proto.OpShutdown:
 		var s proto.Shutdown
 		if proto.Decode(request.Body, &s) == nil {
-			accept(conn, nil)
-			g.shutDown(s.Reason)
+			g.isAskedToShutDown(conn, s.Reason)
 		}
 	case proto.OpLogs:
 		accept(conn, nil)
@@ -263,9 +262,9 @@ func (g *guest) exec(conn net.Conn, e proto.Exec) {
 	case "flood":
 		for out.Frame(proto.TypeStdout, make([]byte, proto.MaxData)) == nil {
 		}
-	case "deaf":
+	case "abrupt", "dumb":
 		g.mu.Lock()
-		g.deaf = true
+		g.manner = word
 		g.mu.Unlock()
 		end()
 	case "panic":
@@ -325,15 +324,22 @@ func (g *guest) kept() []byte {
 	return word[1 : 1+word[0]]
 }
 
+func (g *guest) isAskedToShutDown(conn net.Conn, why proto.Reason) {
+	g.mu.Lock()
+	manner := g.manner
+	g.mu.Unlock()
+	if manner == "" {
+		accept(conn, nil)
+	}
+	if manner == "dumb" {
+		return
+	}
+	g.shutDown(why)
+}
+
 // shutDown is init's and the kernel's part of a shutdown. After a poweroff or a
 // halt nothing runs in the machine, and the machine goes on.
 func (g *guest) shutDown(why proto.Reason) {
-	g.mu.Lock()
-	deaf := g.deaf
-	g.mu.Unlock()
-	if deaf {
-		return
-	}
 	switch why {
 	case proto.ReasonReboot:
 		fmt.Fprint(g.Console, "[    1.000000] reboot: Restarting system\r\n")
