@@ -51,12 +51,21 @@ func TestOwnFault(t *testing.T) { t.Run("good", func(t *testing.T) {}); t.Fail()
 	var shown strings.Builder
 	got := suite{name: "s", packages: []string{"./..."}}.run(t.Context(), &shown)
 	want := []string{"m/a TestBad", "m/a TestOwnFault", "m/a TestSkip (skipped)", "m/a TestTree/bad/leaf", "m/b TestPanics", "m/c", "m/d", "m/e"}
-	if got.passed != 3 || !slices.Equal(got.failures, want) {
-		t.Errorf("%d passed, failures %q\n%s", got.passed, got.failures, shown.String())
+	var failed []string
+	for _, f := range got.failures {
+		failed = append(failed, f.what)
+	}
+	if got.passed != 3 || !slices.Equal(failed, want) {
+		t.Errorf("%d passed, failures %q\n%s", got.passed, failed, shown.String())
 	}
 	for _, text := range []string{"why it failed", "boom", "undefined: undefined", "where it stood"} {
 		if !strings.Contains(shown.String(), text) {
 			t.Errorf("%q was not shown in\n%s", text, shown.String())
+		}
+	}
+	for _, text := range []string{"FAILED: m/a TestBad\n    ", "why it failed", "boom", "where it stood", "\n3 passed, 8 failed\n"} {
+		if !strings.Contains(got.String(), text) {
+			t.Errorf("%q is not on the last page\n%s", text, got)
 		}
 	}
 }

@@ -90,10 +90,7 @@ func run(ctx context.Context, chosen []suite) int {
 		fmt.Printf("=== %s: %d passed, %d failed, %s\n\n", s.name, one.passed, len(one.failures), time.Since(begun).Round(time.Second))
 		all.add(one)
 	}
-	for _, failure := range all.failures {
-		fmt.Println("FAILED:", failure)
-	}
-	fmt.Printf("%d passed, %d failed\n", all.passed, len(all.failures))
+	fmt.Print(all)
 	if len(all.failures) > 0 {
 		return 1
 	}

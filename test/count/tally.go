@@ -14,14 +14,34 @@ import (
 // others fails by itself only when none of them did.
 type tally struct {
 	passed   int
-	failures []string
+	failures []failure
 }
 
-func (t *tally) fail(what string) { t.failures = append(t.failures, what) }
+// failure is a test that failed, or what kept tests from running.
+type failure struct {
+	what  string
+	words string // the last ones of the test; "" where it had none
+}
+
+func (t *tally) fail(what string) { t.failures = append(t.failures, failure{what: what}) }
 
 func (t *tally) add(other tally) {
 	t.passed += other.passed
 	t.failures = append(t.failures, other.failures...)
+}
+
+// String is the last page of a run: what failed, with the last words of each, and
+// the count.
+func (t tally) String() string {
+	var page strings.Builder
+	for _, f := range t.failures {
+		fmt.Fprintf(&page, "FAILED: %s\n", f.what)
+		for line := range strings.Lines(f.words) {
+			page.WriteString("    " + strings.TrimRight(line, "\n") + "\n")
+		}
+	}
+	fmt.Fprintf(&page, "%d passed, %d failed\n", t.passed, len(t.failures))
+	return page.String()
 }
 
 // event is a line of `go test -json`, see `go doc test2json`.
@@ -39,11 +59,12 @@ type reader struct {
 	show    io.Writer
 	loud    bool
 	results map[string]event    // by package and test: the event that ended it
-	output  map[string][]string // by package and test, until it has passed
+	output  map[string][]string // by package and test, until it has ended
+	words   map[string]string   // by package and test: the last of what it said and failed
 }
 
 func newReader(show io.Writer, loud bool) *reader {
-	return &reader{show: show, loud: loud, results: map[string]event{}, output: map[string][]string{}}
+	return &reader{show: show, loud: loud, results: map[string]event{}, output: map[string][]string{}, words: map[string]string{}}
 }
 
 // read takes the events of one `go test -json`.
@@ -77,6 +98,7 @@ func (r *reader) take(e event) {
 		if e.Action == "fail" || e.Test != "" {
 			fmt.Fprint(r.show, strings.Join(r.output[key], ""))
 		}
+		r.words[key] = lastWords(r.output[key])
 		delete(r.output, key)
 		if e.Action == "fail" && e.Test == "" {
 			r.sayUnended(e.Package)
@@ -84,14 +106,32 @@ func (r *reader) take(e event) {
 	}
 }
 
+// The end of what a failed test said, as much as a person reads who sees only the
+// last page of a long run.
+const (
+	wordsLines = 15
+	wordsBytes = 1500
+)
+
+func lastWords(output []string) string {
+	lines := strings.SplitAfter(strings.TrimRight(strings.Join(output, ""), "\n"), "\n")
+	words := strings.Join(lines[max(0, len(lines)-wordsLines):], "")
+	return strings.ToValidUTF8(words[max(0, len(words)-wordsBytes):], "")
+}
+
 // sayUnended shows what the tests said that had not ended when their package
 // did: where it hung is in the output of one of them.
 func (r *reader) sayUnended(pkg string) {
+	var said []string
 	for _, key := range slices.Sorted(maps.Keys(r.output)) {
 		if strings.HasPrefix(key, pkg+" ") {
-			fmt.Fprint(r.show, strings.Join(r.output[key], ""))
+			said = append(said, r.output[key]...)
 			delete(r.output, key)
 		}
+	}
+	fmt.Fprint(r.show, strings.Join(said, ""))
+	if len(said) > 0 {
+		r.words[pkg+" "] = lastWords(said)
 	}
 }
 
@@ -118,14 +158,14 @@ func (r *reader) tally() tally {
 		e := r.results[key]
 		switch {
 		case e.Test == "" && e.Action == "fail" && !r.failedWithin(e.Package+" "):
-			t.fail(e.Package)
+			t.failures = append(t.failures, failure{what: e.Package, words: r.words[key]})
 		case e.Test == "" || r.holdsOthers(key) && (e.Action != "fail" || r.failedWithin(key+"/")):
 		case e.Action == "pass":
 			t.passed++
 		case e.Action == "skip":
-			t.fail(e.Package + " " + e.Test + " (skipped)")
+			t.fail(key + " (skipped)")
 		default:
-			t.fail(e.Package + " " + e.Test)
+			t.failures = append(t.failures, failure{what: key, words: r.words[key]})
 		}
 	}
 	return t
