@@ -67,8 +67,9 @@ func decide(r Record, s seen) action {
 }
 
 // Reconcile reads every VM's directory, adopts what runs and cleans what is
-// left over. What can't be read is set aside and told about, and the other VMs
-// work.
+// left over. What can't be trusted is set aside and told about, and the other VMs
+// work. What the host does not give out ends it before anything is done to a VM:
+// without a record nobody knows whose a VMM, a tap and an address are.
 func (m *Manager) Reconcile(ctx context.Context) error {
 	if err := os.MkdirAll(m.StateDir, 0o700); err != nil {
 		return fmt.Errorf("cannot make the directory of the VMs: %w", err)
@@ -86,6 +87,9 @@ func (m *Manager) Reconcile(ctx context.Context) error {
 			continue
 		}
 		v, err := m.read(e.Name())
+		if errors.Is(err, errUnread) {
+			return m.unread(e.Name(), err)
+		}
 		if err != nil {
 			m.Log.Error("a VM is set aside", "directory", m.dir(e.Name()), "error", err)
 			continue
@@ -115,6 +119,9 @@ func (m *Manager) read(id string) (*machine, error) {
 		m.Log.Info("removes what there is of a VM without record and disk", "directory", m.dir(id))
 		return nil, os.RemoveAll(m.dir(id))
 	}
+	if errors.Is(err, errUnread) {
+		return nil, err
+	}
 	if err != nil {
 		return nil, errors.Join(err, m.setAside(id))
 	}
@@ -123,6 +130,17 @@ func (m *Manager) read(id string) (*machine, error) {
 	defer m.mu.Unlock()
 	m.vms[id] = v
 	return v, nil
+}
+
+// unread is what a person is told whose bangerd does not start for the record of one
+// VM.
+func (m *Manager) unread(id string, err error) error {
+	return &api.Error{
+		Kind:    api.KindHost,
+		Message: fmt.Sprintf("cannot take up the VM in %s: %v", m.dir(id), err),
+		Hint: fmt.Sprintf("nothing was done to any VM, and those that run run on; see what the host's disk and its kernel's log say, and try again. "+
+			"Where that file stays lost, move the directory out of %s: bangerd starts without that VM then, and ends it", m.StateDir),
+	}
 }
 
 // mayHaveDisk says whether a VM's disk is in its directory, as far as can be seen.

@@ -122,6 +122,11 @@ func (m *Manager) save(r Record) error {
 // before its last.
 var errNoRecord = errors.New("no vm.json")
 
+// errUnread is a record that the host does not give out: it has no file left to
+// open, or its disk fails. Nothing is known of the VM then, not even that its
+// record can't be trusted.
+var errUnread = errors.New("the host does not give the record out")
+
 // readRecord reads one VM's record and refuses what it can't trust: another
 // owner's file, what is no file, a newer format, a file that is cut off, an id
 // that is not the directory's. It waits for nobody who would write to a FIFO.
@@ -130,13 +135,16 @@ func readRecord(dir string) (Record, error) {
 	if errors.Is(err, os.ErrNotExist) {
 		return Record{}, errNoRecord
 	}
+	if isOddFile(err) {
+		return Record{}, fmt.Errorf("the record is no regular file: %w", err)
+	}
 	if err != nil {
-		return Record{}, fmt.Errorf("cannot open the record: %w", err)
+		return Record{}, fmt.Errorf("%w: %w", errUnread, err)
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		return Record{}, fmt.Errorf("cannot look at the record: %w", err)
+		return Record{}, fmt.Errorf("%w: %w", errUnread, err)
 	}
 	if st, ok := info.Sys().(*syscall.Stat_t); !ok || int(st.Uid) != os.Getuid() {
 		return Record{}, errors.New("the record belongs to another user")
@@ -146,9 +154,15 @@ func readRecord(dir string) (Record, error) {
 	}
 	data, err := io.ReadAll(io.LimitReader(f, recordLimit+1))
 	if err != nil {
-		return Record{}, fmt.Errorf("cannot read the record: %w", err)
+		return Record{}, fmt.Errorf("%w: %w", errUnread, err)
 	}
 	return parseRecord(data, filepath.Base(dir))
+}
+
+// isOddFile says of the error of an open what is in the record's place: a link, a
+// socket, or a file in the place of the VM's directory.
+func isOddFile(err error) bool {
+	return errors.Is(err, syscall.ELOOP) || errors.Is(err, syscall.ENXIO) || errors.Is(err, syscall.ENOTDIR)
 }
 
 func parseRecord(data []byte, id string) (Record, error) {

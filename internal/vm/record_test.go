@@ -3,8 +3,12 @@ package vm
 import (
 	"encoding/json"
 	"errors"
+	"log/slog"
+	"net"
 	"os"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/banger-vm/banger/api"
 )
@@ -60,7 +64,61 @@ func TestReadRecordRefusesALink(t *testing.T) {
 	if err := os.Symlink("/etc/hostname", recordPath(dir)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := readRecord(dir); err == nil {
-		t.Error("a link was followed")
+	if _, err := readRecord(dir); err == nil || errors.Is(err, errUnread) {
+		t.Errorf("a link was followed, or taken for what passes: %v", err)
+	}
+}
+
+// A record that the host does not give out is not one that can't be trusted: its
+// VM's directory stays where it is.
+func TestARecordThatTheHostDoesNotGiveOut(t *testing.T) {
+	m := New(Options{StateDir: t.TempDir(), RuntimeDir: t.TempDir(), Log: slog.New(slog.DiscardHandler)})
+	r := valid()
+	writeFiles(t, m.dir(r.ID), "vm.json", "disk.cow")
+	if err := m.save(r); err != nil {
+		t.Fatal(err)
+	}
+	givenOut := noFilesLeft(t)
+	v, err := m.read(r.ID)
+	givenOut()
+	if v != nil || !errors.Is(err, errUnread) || !errors.Is(err, unix.EMFILE) {
+		t.Errorf("VM %v, error %v", v, err)
+	}
+	if v, err = m.read(r.ID); err != nil || v == nil {
+		t.Errorf("afterwards: VM %v, error %v", v, err)
+	}
+}
+
+// noFilesLeft has this process open no file until given is called.
+func noFilesLeft(t *testing.T) (given func()) {
+	t.Helper()
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Max: limit.Max}); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// What is in the record's place and is no file says nothing that would pass.
+func TestReadRecordRefusesASocket(t *testing.T) {
+	dir, err := os.MkdirTemp("/tmp", "vm") // short: socket paths end at 107 bytes
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	l, err := net.Listen("unix", recordPath(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if _, err := readRecord(dir); err == nil || errors.Is(err, errUnread) {
+		t.Errorf("err = %v", err)
 	}
 }

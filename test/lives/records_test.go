@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/test/agree"
@@ -75,6 +76,43 @@ func TestRecordsThatCannotBeTrusted(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A record that the host's disk does not give out costs no VM: bangerd does not
+// start, says why, and has touched nothing. It starts when the disk gives it out.
+func TestARecordThatTheDiskDoesNotGiveOut(t *testing.T) {
+	s := newStation(t)
+	s.start()
+	one, two := s.run("one"), s.run("two")
+	s.kill()
+	had := agree.Names(s.stateDir())
+	// What is at address 0 of a process's memory can't be read: EIO.
+	s.check(syscall.Mount("/proc/self/mem", s.recordPath(one.ID), "", syscall.MS_BIND, ""))
+	defer syscall.Unmount(s.recordPath(one.ID), syscall.MNT_DETACH)
+	d, said := s.launch()
+	for _, want := range []string{"input/output error", one.ID, "nothing was done to any VM"} {
+		if !strings.Contains(said, want) {
+			t.Errorf("it does not say %q: %s", want, said)
+		}
+	}
+	select {
+	case <-d.done:
+	case <-time.After(patience):
+		t.Fatal("it did not end")
+	}
+	s.check(syscall.Unmount(s.recordPath(one.ID), 0))
+	if diff := agree.Same("directories of VMs", agree.Names(s.stateDir()), had); diff != nil {
+		t.Error(diff)
+	}
+	s.start()
+	for _, was := range []api.VM{one, two} {
+		if now := s.vm(was.Name); now.VMM == nil || now.VMM.PID != was.VMM.PID {
+			t.Errorf("%s has another VMM: it is %s: %s", was.Name, now.State, now.Reason)
+		}
+		s.exec(was.Name, "true")
+	}
+	s.agrees()
+	s.empty()
 }
 
 // A VM whose log can't be opened is as good as any, and has a log again when it can.
