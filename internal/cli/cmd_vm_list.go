@@ -40,12 +40,20 @@ func runVMList(ctx context.Context, o vmListOptions, d *deps) error {
 		fmt.Fprintln(d.errs, "there are no VMs: `banger vm run` makes one and opens a shell in it")
 		return nil
 	}
-	table := ui.NewTable("NAME", "STATE", "IMAGE", "VCPUS", "MEMORY", "DISK USED", "ADDRESS", "AGE")
+	return vmsTable(vms, time.Now()).Write(d.out)
+}
+
+// reasonLimit is how much of a reason the list shows; `vm show` has all of it.
+const reasonLimit = 120
+
+// vmsTable has the reasons last: they are of any length, and have spaces in them.
+func vmsTable(vms []api.VM, now time.Time) *ui.Table {
+	table := ui.NewTable("NAME", "STATE", "IMAGE", "VCPUS", "MEMORY", "DISK USED", "ADDRESS", "AGE", "REASON")
 	for _, vm := range vms {
 		table.Row(vm.Name, string(vm.State), vm.Image, strconv.Itoa(vm.VCPUs), ui.Bytes(vm.MemoryMiB<<20),
-			ui.Bytes(vm.DiskUsed), ui.Or(vm.Address), ui.Age(time.Now(), vm.Created))
+			ui.Bytes(vm.DiskUsed), ui.Or(vm.Address), ui.Age(now, vm.Created), ui.Or(ui.Brief(vm.Reason, reasonLimit)))
 	}
-	return table.Write(d.out)
+	return table
 }
 
 type vmShowOptions struct{ json bool }

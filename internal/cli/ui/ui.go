@@ -52,6 +52,19 @@ func CleanLines(s string) string {
 	return strings.Join(lines, "\n")
 }
 
+// Brief is the first line of a text, and no more of it than limit characters.
+func Brief(s string, limit int) string {
+	line, _, more := strings.Cut(strings.TrimSpace(s), "\n")
+	runes := []rune(line)
+	if len(runes) > limit {
+		runes, more = runes[:limit-1], true
+	}
+	if more {
+		return strings.TrimRight(string(runes), " :") + "…"
+	}
+	return line
+}
+
 // Bytes writes a size for people, in powers of 1024 with three digits at most.
 func Bytes(n int64) string {
 	units := []string{"B", "KiB", "MiB", "GiB", "TiB", "PiB"}
