@@ -10,6 +10,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -121,3 +124,33 @@ func modulesOf(ts *testscript.TestScript, neg bool, args []string) {
 		return err
 	}))
 }
+
+// The scripts run beside each other on one store: an image that two of them made by
+// one name would be there already, or gone, as their times fall. Each deletes what
+// it made.
+func TestNoTwoScriptsMakeOneImage(t *testing.T) {
+	scripts, err := filepath.Glob("testdata/*/*.txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	maker := map[string]string{}
+	for _, script := range scripts {
+		text, err := os.ReadFile(script)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, line := range deletesImages.FindAllStringSubmatch(string(text), -1) {
+			for _, image := range strings.Fields(line[1]) {
+				if other, made := maker[image]; made && other != script {
+					t.Errorf("%s and %s both make an image %s", other, script, image)
+				}
+				maker[image] = script
+			}
+		}
+	}
+	if len(maker) == 0 {
+		t.Error("no script makes an image")
+	}
+}
+
+var deletesImages = regexp.MustCompile(`(?m)^exec banger image delete (.+)$`)
