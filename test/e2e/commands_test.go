@@ -31,7 +31,7 @@ import (
 )
 
 // patience bounds every wait for an event; it is never what ends a good test.
-const patience = 3 * time.Minute
+const patience = 5 * time.Minute
 
 // deaf puts a banger into PATH whose guests never answer: its agent is one that
 // does nothing.
