@@ -21,7 +21,7 @@ func TestListSaysWhy(t *testing.T) {
 	err := vmsTable([]api.VM{
 		vm("well", api.StateRunning, ""),
 		vm("full", api.StatePaused, "the host's disk is almost full: 812 MiB are free, it runs on when 2048 MiB are"),
-		vm("early", api.StateFailed, "the VMM of VM early ended before its guest was ready (status 1):\nconsole: no init\nconsole: bye"),
+		vm("early", api.StateFailed, "the VMM of VM early ended with status 1 before its guest was ready:\nconsole: no init\nconsole: bye"),
 		vm("long", api.StateFailed, strings.Repeat("x", 4000)),
 	}, now).Write(&out)
 	if err != nil {
@@ -30,7 +30,7 @@ func TestListSaysWhy(t *testing.T) {
 	const want = `NAME   STATE    IMAGE  VCPUS  MEMORY   DISK USED  ADDRESS  AGE  REASON
 well   running  tiny   2      2.0 GiB  0 B        -        60m  -
 full   paused   tiny   2      2.0 GiB  0 B        -        60m  the host's disk is almost full: 812 MiB are free, it runs on when 2048 MiB are
-early  failed   tiny   2      2.0 GiB  0 B        -        60m  the VMM of VM early ended before its guest was ready (status 1)…
+early  failed   tiny   2      2.0 GiB  0 B        -        60m  the VMM of VM early ended with status 1 before its guest was ready…
 `
 	lines := strings.SplitAfter(out.String(), "\n")
 	if diff := cmp.Diff(want, strings.Join(lines[:4], "")); diff != "" {

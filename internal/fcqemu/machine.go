@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"sync"
+	"syscall"
 
 	"github.com/banger-vm/banger/internal/fcqemu/tsc"
 	"github.com/banger-vm/banger/internal/firecracker"
@@ -85,10 +87,20 @@ func (m *Machine) follow(q *qemu) {
 	case <-q.reset:
 		q.kill()
 	case <-q.exited:
-		status = fcserver.ExitGeneric
+		status = statusOf(q.cmd.ProcessState)
 		q.logf("QEMU is gone: %s", q.cmd.ProcessState)
 	}
 	m.end(status)
+}
+
+// statusOf is the status to end with after a QEMU that has ended by itself, or by
+// a signal. To whoever started this program the two are one, so it ends as a shell
+// does whose program was killed.
+func statusOf(qemu *os.ProcessState) int {
+	if wait, ok := qemu.Sys().(syscall.WaitStatus); ok && wait.Signaled() {
+		return 128 + int(wait.Signal())
+	}
+	return fcserver.ExitGeneric
 }
 
 func (m *Machine) end(status int) {

@@ -316,7 +316,7 @@ func TestNeitherProcessSurvivesTheOther(t *testing.T) {
 			if err := syscall.Kill(qemu, syscall.SIGKILL); err != nil {
 				t.Fatal(err)
 			}
-		}, 1},
+		}, 128 + 9},
 		"QEMU is told to end": {true, func(t *testing.T, _ *fcqemuProcess, qemu int) {
 			if err := syscall.Kill(qemu, syscall.SIGTERM); err != nil {
 				t.Fatal(err)

@@ -607,10 +607,11 @@ func (v *machine) whyEnded(r *run) error {
 			Hint: "stop other VMs, or make one with less memory: banger vm create --memory"}
 	}
 	said := v.log.quoted(5)
-	message := fmt.Sprintf("the VMM of VM %s ended before its guest was ready", v.record().Name)
+	how := "ended"
 	if status, known := r.process.Exit(); known {
-		message += fmt.Sprintf(" (status %d)", status)
+		how = howEnded(status)
 	}
+	message := fmt.Sprintf("the VMM of VM %s %s before its guest was ready", v.record().Name, how)
 	told := &api.Error{Kind: api.KindGuest, Message: message + said, Hint: fmt.Sprintf("banger vm logs %s shows all of it", v.record().Name)}
 	if word, _ := r.console.last(); word == wordPanic {
 		return &panicked{told}

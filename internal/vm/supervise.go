@@ -142,15 +142,22 @@ func (e ending) verdict(state api.State) (to api.State, reason string, again boo
 		return api.StateStopped, "the guest halted", false
 	case e.memory != "":
 		return api.StateFailed, e.memory, false
-	case e.known && e.status > 128:
-		return api.StateFailed, fmt.Sprintf("the VMM was killed by signal %d", e.status-128), false
 	case e.known:
-		return api.StateFailed, fmt.Sprintf("the VMM ended with status %d", e.status), false
+		return api.StateFailed, "the VMM " + howEnded(e.status), false
 	case e.watched:
 		return api.StateFailed, "the VMM was killed or crashed, its status is not known", false
 	default:
 		return api.StateFailed, "it ended unseen", false
 	}
+}
+
+// howEnded says how a VMM ended whose exit status is known. A signal may have killed
+// it, or what it runs the guest on.
+func howEnded(status int) string {
+	if status > 128 {
+		return fmt.Sprintf("was killed by signal %d", status-128)
+	}
+	return fmt.Sprintf("ended with status %d", status)
 }
 
 // explain looks for the cause of an ending of which the guest said nothing and
