@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/banger-vm/banger/api"
@@ -133,7 +134,7 @@ func (e ending) verdict(state api.State) (to api.State, reason string, again boo
 	case e.hostRestarted:
 		return api.StateStopped, "the host was restarted", false
 	case e.word == wordPanic:
-		return api.StateFailed, "the guest's kernel panicked: " + e.about, false
+		return api.StateFailed, "the guest's kernel panicked: " + strings.TrimPrefix(e.about, "Kernel panic - not syncing: "), false
 	case e.word == wordReboot || e.word == wordNone && e.goodbye == proto.ReasonReboot:
 		return api.StateStopped, "the guest restarts", true
 	case e.word == wordPowerOff || e.goodbye == proto.ReasonPoweroff:

@@ -124,7 +124,7 @@ var endings = []struct {
 }{
 	{"poweroff", "the guest powered off", api.StateStopped},
 	{"halt", "the guest halted", api.StateStopped},
-	{"panic", "the guest's kernel panicked: Kernel panic - not syncing: it was asked to", api.StateFailed},
+	{"panic", "the guest's kernel panicked: it was asked to", api.StateFailed},
 	{"reboot", "", api.StateRunning},
 }
 
