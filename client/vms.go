@@ -82,7 +82,7 @@ func interruptedOr(ctx context.Context, err error) error {
 	return err
 }
 
-// StartVM starts a VM that is not running.
+// StartVM starts a VM. One that runs already is left as it is, and a warning says so.
 func (c *Client) StartVM(ctx context.Context, vm string, req api.StartRequest, report Report) (api.VM, error) {
 	return c.change(ctx, vmPath(vm, "/start"), req, report)
 }

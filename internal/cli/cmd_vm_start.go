@@ -18,7 +18,8 @@ func newVMStartCommand(d *deps) *cobra.Command {
 	var o vmStartOptions
 	c := &cobra.Command{
 		Use:               "start <vm>…",
-		Short:             "Start VMs that are not running",
+		Short:             "Start VMs",
+		Long:              "Start VMs, and wait until they are ready. One that runs already is left as it is.",
 		Args:              some("VMs"),
 		ValidArgsFunction: d.completeVMs,
 		RunE: func(c *cobra.Command, args []string) error {

@@ -21,13 +21,19 @@ import (
 
 // Start starts a VM and waits until its guest has come as far as wait says.
 // When the VMM or the guest fails, the VM is as it was before; when the guest
-// only does not get ready in time, it runs on, so that a person can look.
+// only does not get ready in time, it runs on, so that a person can look. One that
+// runs already is left as it is, but for the wait.
 func (m *Manager) Start(ctx context.Context, nameOrID string, wait api.Wait, report progress.Func) (api.VM, error) {
 	v, err := m.find(nameOrID)
 	if err != nil {
 		return api.VM{}, err
 	}
 	r, err := v.startInTurn(ctx, wait, report)
+	if errors.Is(err, errRunsAlready) {
+		report(progress.Event{Detail: fmt.Sprintf("VM %s runs already", v.record().Name), Warning: true})
+		_, _, err := m.reachable(ctx, v.record().ID, wait)
+		return v.describe(), err
+	}
 	if err != nil {
 		return v.describe(), err
 	}
@@ -41,6 +47,9 @@ func (m *Manager) Start(ctx context.Context, nameOrID string, wait api.Wait, rep
 	return v.describe(), nil
 }
 
+// errRunsAlready is the start of a VM that runs.
+var errRunsAlready = errors.New("the VM runs already")
+
 // startInTurn takes the VM's turn for the start alone: while its guest goes on
 // to the stage that somebody waits for, others can stop or delete it.
 func (v *machine) startInTurn(ctx context.Context, wait api.Wait, report progress.Func) (*run, error) {
@@ -49,6 +58,9 @@ func (v *machine) startInTurn(ctx context.Context, wait api.Wait, report progres
 		return nil, err
 	}
 	defer end()
+	if v.record().State == api.StateRunning && v.running() != nil {
+		return nil, errRunsAlready
+	}
 	if err := require(v.record(), "start", api.StateCreated, api.StateStopped, api.StateFailed); err != nil {
 		return nil, err
 	}

@@ -4,7 +4,11 @@ package lives
 
 import (
 	"slices"
+	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/internal/testenv"
@@ -73,6 +77,41 @@ func TestAStartCanBeFollowed(t *testing.T) {
 	s.end("one", "reboot")
 	v = s.awaitState("one", func(v api.VM) bool { return v.State == api.StateRunning && v.StartedBy != id })
 	s.log.await(t, 0, `op=`+v.StartedBy+` vm=one why="its guest restarts"`)
+	s.agrees()
+	s.empty()
+}
+
+// Who starts a VM that runs, or that somebody else is about to start, gets one that
+// runs, and is told; the VM stays as it is.
+func TestStartingWhatRuns(t *testing.T) {
+	s := newStation(t)
+	s.start()
+	_, err := s.client.Create(s.ctx(), api.CreateRequest{Name: "one", NoStart: true}, nil)
+	s.check(err)
+	halted, err := testenv.CloseGate(s.halts, "start.boot")
+	s.check(err)
+	told("vm", "start", "one")(s)
+	s.check(halted.Await(patience))
+	var warned []string
+	again := make(chan error, 1)
+	go func() {
+		_, err := s.client.StartVM(s.ctx(), "one", api.StartRequest{}, func(e api.StepEvent) { warned = append(warned, e.Detail) })
+		again <- err
+	}()
+	halted.Open()
+	s.check(s.outcome())
+	s.check(<-again)
+	if !slices.Equal(warned, []string{"VM one runs already"}) {
+		t.Errorf("the other one is told %q", warned)
+	}
+	before := s.vm("one")
+	s.banger("vm", "start", "one")
+	if said := s.said.said.String(); !strings.Contains(said, "VM one runs already") {
+		t.Errorf("it says %s", said)
+	}
+	if diff := cmp.Diff(before, s.vm("one"), cmpopts.IgnoreFields(api.VM{}, "DiskUsed")); diff != "" {
+		t.Errorf("the VM is another: %s", diff)
+	}
 	s.agrees()
 	s.empty()
 }
