@@ -8,7 +8,7 @@
 // its init; say writes a word on the console; keep writes a word to its disk, and kept reads it; abrupt goes down
 // without an answer from then on when it is asked to, dumb does not and gives none either; poweroff, halt, reboot and panic are what
 // they say, and what a kernel says of them; eat takes a GiB of memory. While its disk begins with "panic" and some dots, the guest
-// takes one of these away and panics before anything else.
+// takes one of these away and panics before anything else; where it begins with "deaf", the guest never says a word.
 package main
 
 import (
@@ -54,6 +54,10 @@ type guest struct {
 func run(ctx context.Context, machine *fctest.Guest) {
 	ctx, cancel := context.WithCancel(ctx)
 	g := &guest{Guest: machine, boot: rand.Text(), cancel: cancel, changed: make(chan struct{})}
+	if bytes.HasPrefix(g.head(), []byte("deaf")) {
+		<-ctx.Done()
+		return
+	}
 	if g.mustPanic() {
 		g.panic()
 		return
@@ -285,17 +289,22 @@ func (g *guest) panic() {
 
 // mustPanic says whether the disk asks for it.
 func (g *guest) mustPanic() bool {
-	head := make([]byte, 16)
-	if _, err := g.disk().ReadAt(head, 0); err != nil {
-		return false
-	}
-	dots, found := bytes.CutPrefix(head, []byte("panic"))
+	dots, found := bytes.CutPrefix(g.head(), []byte("panic"))
 	left := bytes.LastIndexByte(dots, '.')
 	if !found || left < 0 {
 		return false
 	}
 	_, err := g.disk().WriteAt([]byte{0}, int64(len("panic")+left))
 	return err == nil
+}
+
+// head is the disk's beginning, where a word may tell how the guest is to boot.
+func (g *guest) head() []byte {
+	head := make([]byte, 16)
+	if _, err := g.disk().ReadAt(head, 0); err != nil {
+		return nil
+	}
+	return head
 }
 
 // disk is the drive that the VM writes to.
