@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -45,7 +46,7 @@ func TestTwentyAtOnce(t *testing.T) {
 	s := newStation(t)
 	s.start()
 	var waited atomic.Int32
-	failures := make(chan error, 20)
+	failures := make(chan error, max(20, 2*runtime.NumCPU()))
 	for n := range cap(failures) {
 		go func() {
 			failures <- s.session(fmt.Sprintf("vm-%d", n), func(e api.StepEvent) {
