@@ -31,7 +31,22 @@ func (d *Daemon) takeOver(w http.ResponseWriter, protocol string) (net.Conn, *bu
 	return conn, buffered.Reader, nil
 }
 
-func (d *Daemon) ssh(w http.ResponseWriter, r *http.Request, _ *api.VM) {
+func (d *Daemon) refuseUnlessRunning(w http.ResponseWriter, v *api.VM) (refused bool) {
+	d.mu.Lock()
+	state := v.State
+	d.mu.Unlock()
+	if state == api.StateRunning {
+		return false
+	}
+	refuse(w, http.StatusConflict, api.Error{Kind: api.KindWrongState, Message: fmt.Sprintf("cannot reach VM %s: it is %s", v.Name, state),
+		Hint: "banger vm start " + v.Name})
+	return true
+}
+
+func (d *Daemon) ssh(w http.ResponseWriter, r *http.Request, v *api.VM) {
+	if d.refuseUnlessRunning(w, v) {
+		return
+	}
 	conn, _, err := d.takeOver(w, api.UpgradeSSH)
 	if err != nil {
 		return
@@ -51,12 +66,7 @@ func (d *Daemon) exec(w http.ResponseWriter, r *http.Request, v *api.VM) {
 		refuse(w, http.StatusBadRequest, api.Error{Kind: api.KindBadRequest, Message: "no command"})
 		return
 	}
-	d.mu.Lock()
-	state := v.State
-	d.mu.Unlock()
-	if state != api.StateRunning {
-		refuse(w, http.StatusConflict, api.Error{Kind: api.KindWrongState, Message: fmt.Sprintf("%s is %s", v.Name, state),
-			Hint: fmt.Sprintf("`banger vm start %s` starts it", v.Name)})
+	if d.refuseUnlessRunning(w, v) {
 		return
 	}
 	conn, reader, err := d.takeOver(w, api.UpgradeExec)

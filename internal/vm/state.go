@@ -42,12 +42,27 @@ func require(r Record, doing string, allowed ...api.State) error {
 	}
 	return &api.Error{
 		Kind:    api.KindWrongState,
-		Message: fmt.Sprintf("cannot %s VM %s: it is %s", doing, r.Name, r.State),
+		Message: fmt.Sprintf("cannot %s VM %s: it is %s", doing, r.Name, condition(r)),
 		Hint:    hintFor(r),
 	}
 }
 
+// isBeingMade says whether the command that makes the VM still goes on, with the VM's
+// first start where that is part of it.
+func isBeingMade(r Record) bool { return r.State == api.StateCreated && (!r.Provisioned || r.Run) }
+
+// condition is a VM's state for a person.
+func condition(r Record) string {
+	if isBeingMade(r) {
+		return "still being made"
+	}
+	return string(r.State)
+}
+
 func hintFor(r Record) string {
+	if isBeingMade(r) || r.State == api.StateStarting {
+		return fmt.Sprintf("banger vm start %s waits until it runs, banger vm show %s tells how far it is", r.Name, r.Name)
+	}
 	switch r.State {
 	case api.StateRunning, api.StatePaused:
 		return fmt.Sprintf("banger vm ssh %s", r.Name)

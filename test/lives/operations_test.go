@@ -44,6 +44,43 @@ func TestAnOperationIsSeen(t *testing.T) {
 	s.empty()
 }
 
+// Who wants to reach a VM that is still being made is told that, and how to wait
+// for it.
+func TestReachingWhatIsBeingMade(t *testing.T) {
+	for _, tt := range []struct{ step, is string }{
+		{"create.disk", "it is still being made"},
+		{"start.record", "it is still being made"},
+		{"start.boot", "it is starting"},
+	} {
+		t.Run(tt.step, func(t *testing.T) {
+			s := newStation(t)
+			s.start()
+			halted, err := testenv.CloseGate(s.halts, tt.step)
+			s.check(err)
+			s.tell("vm", "create", "--name", "one")
+			making := s.said
+			s.check(halted.Await(patience))
+			for _, words := range [][]string{{"vm", "exec", "one", "--", "true"}, {"vm", "ssh", "one", "--", "true"}} {
+				s.tell(words...)
+				err := s.outcome()
+				for _, want := range []string{"cannot reach VM one: " + tt.is, "banger vm start one waits until it runs"} {
+					if err == nil || !strings.Contains(err.Error(), want) {
+						t.Errorf("it does not say %q: %v", want, err)
+					}
+				}
+			}
+			s.tell("vm", "start", "one")
+			halted.Open()
+			s.check(s.outcome())
+			s.exec("one", "true")
+			s.said = making
+			s.check(s.outcome())
+			s.agrees()
+			s.empty()
+		})
+	}
+}
+
 // The id of a start is in its events, in what is shown of the VM, and in the
 // daemon's log, with the steps, in the order of the lists, and the time of each; also
 // of a start that a guest's reboot asked for.
