@@ -84,6 +84,9 @@ func runImageBuild(ctx context.Context, o imageBuildOptions, d *deps) error {
 	if o.tag == "" {
 		return bad("write `banger image build -t app`", "an image needs -t and a name")
 	}
+	if err := checkBuildArgs(o.args); err != nil {
+		return err
+	}
 	builder, err := o.machineOptions.request()
 	if err != nil {
 		return err
@@ -117,6 +120,16 @@ func runImageBuild(ctx context.Context, o imageBuildOptions, d *deps) error {
 	}
 	_, err = fmt.Fprintln(d.out, ui.Clean(image.Name))
 	return err
+}
+
+// checkBuildArgs refuses what Docker would refuse, when the builder is up.
+func checkBuildArgs(args []string) error {
+	for _, arg := range args {
+		if name, _, _ := strings.Cut(arg, "="); name == "" {
+			return bad("write NAME=VALUE, or NAME alone for the value that it has here", "--build-arg %q names no argument", arg)
+		}
+	}
+	return nil
 }
 
 // open finds what is to be built. Nobody types a tar archive.
