@@ -260,7 +260,19 @@ func (l *lab) start(lease Lease) *guest {
 		g.stop()
 		pumps.Wait()
 	})
+	l.awaitCarrier(lease.Tap)
 	return g
+}
+
+// awaitCarrier returns when the kernel has seen that the tap is open, as it does in
+// its own time: until then the bridge takes no frame of it.
+func (l *lab) awaitCarrier(tap string) {
+	l.t.Helper()
+	for late := time.Now().Add(soon); linkNamed(l.t, tap).Attrs().OperState != netlink.OperUp; {
+		if time.Now().After(late) {
+			l.t.Fatalf("tap %s is open, and the kernel does not see it", tap)
+		}
+	}
 }
 
 // stop is the end of the VMM.
@@ -295,7 +307,7 @@ func pump(from, to *os.File) {
 
 // soon and shortly bound what should happen, and what should not.
 const (
-	soon    = 5 * time.Second
+	soon    = 20 * time.Second
 	shortly = 400 * time.Millisecond
 )
 
