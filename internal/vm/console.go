@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 
@@ -230,6 +231,14 @@ func (j *journal) lastWord() (word lastWord, about string) {
 		}
 	}
 	return word, about
+}
+
+// diskError is what a guest's kernel says of a disk that gives an error (block/blk-mq.c).
+const diskError = "I/O error, dev vd"
+
+// diskGone says whether a disk gave the guest errors since the VM's last start.
+func (j *journal) diskGone() bool {
+	return slices.ContainsFunc(j.lifeOfConsole(), func(line string) bool { return strings.Contains(line, diskError) })
 }
 
 // last gives the kernel's last word so far and the line it was in.

@@ -114,9 +114,12 @@ type ending struct {
 	word    lastWord
 	about   string // the console line of the word
 	goodbye proto.Reason
-	status  int
-	known   bool   // the status is: to the daemon that started the VMM
-	words   string // the VMM's last ones
+	// diskGone says that the guest's kernel could no longer use its disk when it
+	// panicked.
+	diskGone bool
+	status   int
+	known    bool   // the status is: to the daemon that started the VMM
+	words    string // the VMM's last ones
 	// memory says that the kernel killed the VMM for want of memory.
 	memory string
 	// hostRestarted is an ending that nobody saw because the host went down.
@@ -134,7 +137,7 @@ func (e ending) verdict(state api.State) (to api.State, reason string, again boo
 	case e.hostRestarted:
 		return api.StateStopped, "the host was restarted", false
 	case e.word == wordPanic:
-		return api.StateFailed, "the guest's kernel panicked: " + strings.TrimPrefix(e.about, "Kernel panic - not syncing: "), false
+		return api.StateFailed, e.panicked(), false
 	case e.word == wordReboot || e.word == wordNone && e.goodbye == proto.ReasonReboot:
 		return api.StateStopped, "the guest restarts", true
 	case e.word == wordPowerOff || e.goodbye == proto.ReasonPoweroff:
@@ -161,9 +164,24 @@ func howEnded(status int) string {
 	return fmt.Sprintf("ended with status %d", status)
 }
 
+// itsDiskGone explains a panic. A kernel that goes down resets its virtio devices while
+// programs still run (Linux 6.12.117, virtio_dev_shutdown in drivers/virtio/virtio.c):
+// after a poweroff or reboot by force, which end no program before, init can die over
+// a page that can't be read any more.
+const itsDiskGone = "its disk no longer answered: it was powering off or restarting by force, or the host's own disk fails"
+
+func (e ending) panicked() string {
+	reason := "the guest's kernel panicked: " + strings.TrimPrefix(e.about, "Kernel panic - not syncing: ")
+	if e.diskGone {
+		reason += "; " + itsDiskGone
+	}
+	return reason
+}
+
 // explain looks for the cause of an ending of which the guest said nothing and
 // which nobody asked for; then the VM's log gets the VMM's last words.
 func (v *machine) explain(how ending) ending {
+	how.diskGone = how.word == wordPanic && v.log.diskGone()
 	state := v.record().State
 	asked := state == api.StateStopping || state == api.StateDeleting
 	if !asked && !how.hostRestarted && how.word == wordNone && how.goodbye == "" {

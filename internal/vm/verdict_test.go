@@ -22,6 +22,8 @@ func TestVerdict(t *testing.T) {
 		{"reboot on the console", api.StateRunning, ending{word: wordReboot, known: true}, api.StateStopped, "the guest restarts", true},
 		{"reboot by the agent's goodbye", api.StateRunning, ending{goodbye: proto.ReasonReboot, known: true}, api.StateStopped, "the guest restarts", true},
 		{"panic, which reboots too", api.StateRunning, ending{word: wordPanic, about: "Kernel panic - not syncing: sysrq", known: true}, api.StateFailed, "the guest's kernel panicked: sysrq", false},
+		{"init died over its disk", api.StateRunning, ending{word: wordPanic, about: "Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000007", diskGone: true, known: true}, api.StateFailed,
+			"the guest's kernel panicked: Attempted to kill init! exitcode=0x00000007; " + itsDiskGone, false},
 		{"stopped by a person", api.StateStopping, ending{word: wordReboot, known: true}, api.StateStopped, "", false},
 		{"deleted", api.StateDeleting, ending{known: true, status: 137}, api.StateDeleting, "", false},
 		{"killed by somebody", api.StateRunning, ending{known: true, status: 137}, api.StateFailed, "the VMM was killed by signal 9", false},

@@ -144,10 +144,11 @@ func run(t *testing.T, dir string) {
 // range of its own.
 var networks atomic.Int32
 
-func setup(env *testscript.Env) error { return setupFor(env, env.Defer) }
+func setup(env *testscript.Env) error { return setupFor(env, env.Defer, env.T().Log) }
 
-// setupFor fills the environment; what it made is undone at the end.
-func setupFor(env *testscript.Env, atEnd func(func())) error {
+// setupFor fills the environment; what it made is undone at the end, and what a
+// failed script left is told.
+func setupFor(env *testscript.Env, atEnd func(func()), tell func(...any)) error {
 	n := networks.Add(1)
 	runtime, err := os.MkdirTemp("/tmp", "bt") // short: socket paths end at 107 bytes
 	if err != nil {
@@ -188,24 +189,35 @@ func setupFor(env *testscript.Env, atEnd func(func())) error {
 	}
 	vars := env.Vars
 	atEnd(func() {
-		tidy(vars)
+		tidy(vars, tell)
 		os.RemoveAll(runtime)
 	})
 	return nil
 }
 
-// tidy ends what a failed script left: a script that went well has nothing.
-func tidy(env []string) {
+// tidy ends what a failed script left, and tells what was said of it: a script that
+// went well has nothing.
+func tidy(env []string, tell func(...any)) {
+	defer banger(env, "daemon", "stop").Run()
 	list, err := banger(env, "vm", "list", "--json").Output()
-	if err == nil {
-		var vms []struct{ Name string }
-		if json.Unmarshal(list, &vms) == nil {
-			for _, v := range vms {
-				banger(env, "vm", "delete", "--force", v.Name).Run()
-			}
-		}
+	if err != nil {
+		return
 	}
-	banger(env, "daemon", "stop").Run()
+	var vms []struct{ Name, State, Reason string }
+	if json.Unmarshal(list, &vms) != nil {
+		return
+	}
+	for _, v := range vms {
+		said, _ := banger(env, "vm", "logs", v.Name).CombinedOutput()
+		tell(fmt.Sprintf("VM %s is left, %s (%s). The end of its log:\n%s", v.Name, v.State, v.Reason, lastLines(string(said))))
+		banger(env, "vm", "delete", "--force", v.Name).Run()
+	}
+}
+
+// lastLines is as much of a log as tells a failure's reader how far it came.
+func lastLines(said string) string {
+	lines := strings.SplitAfter(said, "\n")
+	return strings.Join(lines[max(0, len(lines)-20):], "")
 }
 
 func banger(env []string, args ...string) *exec.Cmd {
@@ -336,9 +348,8 @@ func awaitLines(ts *testscript.TestScript, first int, program []string, forms ..
 			return found
 		}
 	}
-	const tail = 20 // lines that tell a failure's reader how far it came
 	ts.Fatalf("%s ended before it said %q: %s\nits last lines:\n%s", strings.Join(program, " "), patterns[0], stderr.String(),
-		strings.Join(seen[max(0, len(seen)-tail):], "\n"))
+		lastLines(strings.Join(seen, "\n")))
 	return nil
 }
 

@@ -33,7 +33,7 @@ func newPerson(t *testing.T) *person {
 	t.Helper()
 	env := &testscript.Env{WorkDir: t.TempDir()}
 	// What a script gives back at its end is given back at the test's.
-	if err := setupFor(env, t.Cleanup); err != nil {
+	if err := setupFor(env, t.Cleanup, t.Log); err != nil {
 		t.Fatal(err)
 	}
 	return &person{t, env.Vars}

@@ -3,9 +3,11 @@
 package lives
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/testenv"
 )
 
 // A program that writes a kernel's last words on the console ends nothing, under
@@ -29,6 +31,38 @@ func TestAProgramWritesTheLastWords(t *testing.T) {
 	s.end("one", "poweroff")
 	if v := s.awaitState("one", is(api.StateStopped)); v.Reason != "the guest powered off" {
 		t.Errorf("it is %s: %s", v.State, v.Reason)
+	}
+	s.agrees()
+	s.empty()
+}
+
+// A kernel that goes down takes the disks away while programs still run. A panic
+// over that is told as one, under this bangerd and the next.
+func TestAPanicOverADiskThatIsGone(t *testing.T) {
+	s := newStation(t)
+	s.start()
+	for _, seen := range []bool{true, false} {
+		v := s.run("one")
+		s.exec("one", "say", "[   17.271596] I/O error, dev vda, sector 1492416 op 0x0:(READ) flags 0x80700 phys_seg 1 prio class 2")
+		if seen {
+			s.end("one", "panic")
+		} else {
+			s.kill()
+			s.tellGuest(v.ID, "panic")
+			s.check(testenv.AwaitEnd(v.VMM.PID, patience))
+			s.start()
+		}
+		v = s.awaitState("one", is(api.StateFailed))
+		if want := "it was asked to; its disk no longer answered"; !strings.Contains(v.Reason, want) {
+			t.Errorf("it is failed: %s", v.Reason)
+		}
+		s.check(s.client.DeleteVM(s.ctx(), "one", nil))
+		s.run("one")
+		s.end("one", "panic")
+		if v := s.awaitState("one", is(api.StateFailed)); v.Reason != "the guest's kernel panicked: it was asked to" {
+			t.Errorf("it is failed: %s", v.Reason)
+		}
+		s.check(s.client.DeleteVM(s.ctx(), "one", nil))
 	}
 	s.agrees()
 	s.empty()
