@@ -144,13 +144,15 @@ func (l *lab) watchRules() {
 	l.changes = w
 }
 
-// until waits, from change to change of the rules, for it to be so.
+// until waits, from change to change of the rules, for it to be so. It asks again
+// without one too: a busy host may have answered too late.
 func (l *lab) until(what string, isSo func() bool) {
 	l.t.Helper()
 	late := time.After(20 * time.Second)
 	for !isSo() {
 		select {
 		case <-l.changes.Changed():
+		case <-time.After(shortly):
 		case <-late:
 			l.t.Fatalf("still not so: %s\n%s", what, l.rules())
 		}
