@@ -374,7 +374,7 @@ func (h *openHost) heard() []string {
 	h.Helper()
 	var heard []string
 	for what, conn := range map[string]*net.UDPConn{"broadcast": h.broadcasts, "multicast": h.multicasts} {
-		h.check(conn.SetReadDeadline(time.Now().Add(time.Millisecond)))
+		h.check(conn.SetReadDeadline(time.Now().Add(time.Second))) // what has come is not read behind it
 		_, _, err := conn.ReadFromUDPAddrPort(make([]byte, 100))
 		switch {
 		case err == nil:
