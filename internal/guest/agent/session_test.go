@@ -12,7 +12,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -87,7 +86,7 @@ func (c *client) sees(t *testing.T, text string) {
 	for {
 		line, err := c.lines.ReadString('\n')
 		if err != nil {
-			t.Fatalf("no %q after %q", text, before)
+			t.Fatalf("no %q after %q: %v", text, before, c.err)
 		}
 		if strings.Contains(line, text) {
 			return
@@ -346,7 +345,7 @@ func (b *brittle) Write(p []byte) (int, error) {
 // TestClientThatStopsReading has one client that reads nothing beside one that
 // does, and a command that prints far more than is kept.
 func TestClientThatStopsReading(t *testing.T) {
-	g := start(t, proto.InitNone)
+	g, before := start(t, proto.InitNone), heap()
 	const printed = 16 << 20
 	spec := proto.SessionSpec{Name: "flood", Cwd: "/", Stdin: proto.StdinPipe, LogLimit: 1 << 20,
 		Argv: []string{"bash", "-c", fmt.Sprintf("read go; yes %s | head -c %d; echo; echo done; read on", strings.Repeat("x", 1000), printed)}}
@@ -367,10 +366,8 @@ func TestClientThatStopsReading(t *testing.T) {
 	c := g.attach(t, proto.Attach{Name: "flood", Client: "reader"})
 	fmt.Fprintln(c, "go")
 	c.sees(t, "done")
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	if m.HeapSys > 100<<20 {
-		t.Fatalf("the heap grew to %d MiB", m.HeapSys>>20)
+	if grown := heap() - before; grown > 100<<20 {
+		t.Fatalf("the heap grew by %d MiB", grown>>20)
 	}
 	if used := diskOf(t, filepath.Join(g.root, "var/lib/banger/sessions/flood/log")); used > 1<<20 {
 		t.Fatalf("%d bytes on disk", used)
@@ -535,6 +532,9 @@ func TestSessionsOfAnEarlierLife(t *testing.T) {
 		t.Errorf("the name of a session that can't be read: %v", err)
 	}
 	if err := next.DeleteSession(t.Context(), "cut"); err != nil {
+		t.Error(err)
+	}
+	if _, err := next.WaitSession(t.Context(), "spoilt"); err != nil { // its end is written down
 		t.Error(err)
 	}
 }
