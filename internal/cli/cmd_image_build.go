@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -331,9 +332,10 @@ func (d *deps) runIn(ctx context.Context, vm api.VM, req api.ExecRequest, input 
 	if err != nil {
 		return 0, err
 	}
+	begun := time.Now()
 	status, err := command.Run(ctx, input, said, said)
 	if errors.Is(err, client.ErrLost) {
-		err = d.lost(vm)
+		err = d.lost(vm, begun)
 	}
 	return status, err
 }

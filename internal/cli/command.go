@@ -108,6 +108,7 @@ func (d *deps) runCommand(ctx context.Context, vm api.VM, req api.ExecRequest) e
 	if err != nil {
 		return err
 	}
+	begun := time.Now()
 	ctx, giveUp := context.WithCancelCause(ctx)
 	defer giveUp(nil)
 	defer d.interrupts.divert(forward(command, func() error { return d.paused(vm) }, giveUp))()
@@ -128,7 +129,7 @@ func (d *deps) runCommand(ctx context.Context, vm api.VM, req api.ExecRequest) e
 	case errors.Is(context.Cause(ctx), errLeft):
 		return &api.Error{Kind: api.KindCanceled, Message: "disconnected from " + vm.Name + ": the command there is hung up on"}
 	case errors.Is(err, client.ErrLost):
-		return d.lost(vm)
+		return d.lost(vm, begun)
 	case err != nil:
 		return hintHostProgram(err, req.Argv)
 	case code != 0:
@@ -192,8 +193,9 @@ func (d *deps) paused(vm api.VM) error {
 // lookTime is how long the search for the reason of a lost command may take.
 const lookTime = 5 * time.Second
 
-// lost finds out whether the daemon went or the VM did.
-func (d *deps) lost(vm api.VM) error {
+// lost finds out whether the daemon went or the VM did, from under a command that
+// began then.
+func (d *deps) lost(vm api.VM, begun time.Time) error {
 	ctx, cancel := context.WithTimeout(context.Background(), lookTime)
 	defer cancel()
 	look := fmt.Sprintf("`banger vm show %s` tells its state, `banger vm logs %s` what the guest said", vm.Name, vm.Name)
@@ -202,6 +204,8 @@ func (d *deps) lost(vm api.VM) error {
 	switch {
 	case failed == nil && now.State != api.StateRunning:
 		return &api.Error{Kind: api.KindGuest, Message: fmt.Sprintf("%s ended while the command ran: it is %s%s", vm.Name, now.State, because(now.Reason)), Hint: look}
+	case failed == nil && now.Started.After(begun):
+		return &api.Error{Kind: api.KindGuest, Message: fmt.Sprintf("%s ended while the command ran, and was started again", vm.Name), Hint: look}
 	case failed == nil:
 		return &api.Error{Kind: api.KindGuest, Message: fmt.Sprintf("the guest of %s let go of the command", vm.Name), Hint: look}
 	case errors.As(failed, &told) && told.Kind == api.KindNotFound && !errors.Is(failed, client.ErrNotRunning):

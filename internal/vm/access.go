@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"time"
 
 	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/internal/guest/host"
@@ -20,7 +21,36 @@ func (m *Manager) Exec(ctx context.Context, nameOrID string, wait api.Wait, comm
 		return nil, err
 	}
 	conn, err := r.agent.Exec(ctx, command)
-	return conn, v.guestError(err)
+	if err != nil {
+		return nil, v.guestError(err)
+	}
+	return lastWish{conn, r}, nil
+}
+
+// lastWish is a connection to a guest that is not seen to end before its VMM is, where
+// that ends too: a guest that goes down takes its connections along, and whoever had
+// one asks at once what has become of the VM.
+type lastWish struct {
+	net.Conn
+	of *run
+}
+
+// goingDown is more than a guest takes from the end of its processes to its own. A
+// busybox init sleeps for a second or two between them.
+const goingDown = 5 * time.Second
+
+// Read implements [io.Reader].
+func (c lastWish) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if err == nil || errors.Is(err, net.ErrClosed) {
+		return n, err
+	}
+	select {
+	case <-c.of.process.Done():
+	case <-c.of.ctx.Done():
+	case <-time.After(goingDown):
+	}
+	return n, err
 }
 
 // SSH connects to the VM's SSH server.

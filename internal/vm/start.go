@@ -212,7 +212,11 @@ func (a *attempt) writeIntent(ctx context.Context) error {
 		a.undone.Push("the record", func(context.Context) error { return a.fellBack(a.before, a.why) })
 		return a.change(func(r *Record) error {
 			r.VMM, r.Started, r.Warning = nil, time.Now().UTC(), warning
-			return transition(r, api.StateStarting, "")
+			why := ""
+			if r.Restart {
+				why = guestRestarts
+			}
+			return transition(r, api.StateStarting, why)
 		})
 	})
 }

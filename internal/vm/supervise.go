@@ -126,6 +126,9 @@ type ending struct {
 	hostRestarted bool
 }
 
+// guestRestarts is the reason of a VM whose guest asked for a reboot.
+const guestRestarts = "the guest restarts"
+
 // verdict says what becomes of a VM in state when its VMM ended so. again is a
 // guest that asked for a reboot.
 func (e ending) verdict(state api.State) (to api.State, reason string, again bool) {
@@ -139,7 +142,7 @@ func (e ending) verdict(state api.State) (to api.State, reason string, again boo
 	case e.word == wordPanic:
 		return api.StateFailed, e.panicked(), false
 	case e.word == wordReboot || e.word == wordNone && e.goodbye == proto.ReasonReboot:
-		return api.StateStopped, "the guest restarts", true
+		return api.StateStopped, guestRestarts, true
 	case e.word == wordPowerOff || e.goodbye == proto.ReasonPoweroff:
 		return api.StateStopped, "the guest powered off", false
 	case e.word == wordHalt || e.goodbye == proto.ReasonHalt:

@@ -67,3 +67,27 @@ func TestAPanicOverADiskThatIsGone(t *testing.T) {
 	s.agrees()
 	s.empty()
 }
+
+// A guest that goes down may take its commands along before the end of its VMM is
+// seen: whoever ran one is told of the VM's end all the same.
+func TestACommandThatItsGuestTakesAlong(t *testing.T) {
+	for word, want := range map[string]string{
+		"poweroff": "one ended while the command ran: it is stopped (the guest powered off)",
+		"reboot":   "one ended while the command ran",
+	} {
+		t.Run(word, func(t *testing.T) {
+			s := newStation(t)
+			s.start()
+			s.run("one")
+			s.tell("vm", "exec", "one", "--", "hangup")
+			s.awaitLog("one", func(line api.LogLine) bool { return line.Text == "hung up" })
+			ran := s.said
+			s.end("one", word)
+			s.said = ran
+			if err := s.outcome(); err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("it does not say %q: %v", want, err)
+			}
+			s.empty()
+		})
+	}
+}

@@ -6,7 +6,8 @@
 // says that it does and ends with its client; shift puts its clock forward by a minute, and clock says
 // by how many minutes it is wrong; first says whether commands were to go before
 // its init; say writes a word on the console; keep writes a word to its disk, and kept reads it; abrupt goes down
-// without an answer from then on when it is asked to, dumb does not and gives none either; poweroff, halt, reboot and panic are what
+// without an answer from then on when it is asked to, dumb does not and gives none either; hangup lets go of its command and says
+// so on the console; poweroff, halt, reboot and panic are what
 // they say, and what a kernel says of them; eat takes a GiB of memory. While its disk begins with "panic" and some dots, the guest
 // takes one of these away and panics before anything else; where it begins with "deaf", the guest never says a word.
 package main
@@ -255,6 +256,9 @@ func (g *guest) exec(conn net.Conn, e proto.Exec) {
 	case "kept":
 		_ = out.Frame(proto.TypeStdout, g.kept())
 		end()
+	case "hangup":
+		conn.Close()
+		fmt.Fprint(g.Console, "hung up\r\n")
 	case "eat":
 		end()
 		for range 1024 {
