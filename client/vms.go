@@ -131,7 +131,7 @@ func (c *Client) SSHInfo(ctx context.Context, vm string) (api.SSHInfo, error) {
 }
 
 // Logs calls f with every line of a VM's log, and with follow goes on with
-// those to come until ctx ends or the VM is deleted.
+// those to come until ctx ends or the VM is deleted. The daemon's end is an error.
 func (c *Client) Logs(ctx context.Context, vm string, follow bool, f func(api.LogLine) error) error {
 	path := vmPath(vm, "/logs")
 	if follow {

@@ -209,10 +209,14 @@ func (d *Daemon) getLogs(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	lines := json.NewEncoder(w)
 	control := http.NewResponseController(w)
-	return d.VMs.Logs(r.Context(), name, follow, func(line api.LogLine) error {
+	err := d.VMs.Logs(r.Context(), name, follow, func(line api.LogLine) error {
 		if err := lines.Encode(line); err != nil {
 			return err
 		}
 		return control.Flush()
 	})
+	if r.Context().Err() != nil {
+		panic(http.ErrAbortHandler) // bangerd ends, and not the log: it must not look whole
+	}
+	return err
 }

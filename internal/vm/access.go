@@ -161,7 +161,7 @@ func (v *machine) copyError(err error) error {
 
 // Logs hands the lines of a VM's log to emit: the console and the daemon's own
 // words in order, then what the guest's kernel and journal hold. With follow it
-// goes on until ctx ends.
+// goes on until the VM is deleted. The end of ctx is an error: there is more.
 func (m *Manager) Logs(ctx context.Context, nameOrID string, follow bool, emit func(api.LogLine) error) error {
 	v, err := m.find(nameOrID)
 	if err != nil {
@@ -189,7 +189,7 @@ func (m *Manager) Logs(ctx context.Context, nameOrID string, follow bool, emit f
 				return nil // the VM is deleted
 			}
 		case <-ctx.Done():
-			return nil
+			return context.Cause(ctx)
 		}
 		if err := emit(line); err != nil {
 			return err
