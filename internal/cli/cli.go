@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/banger-vm/banger/client"
+	"github.com/banger-vm/banger/internal/cli/ui"
 	"github.com/banger-vm/banger/internal/config"
 )
 
@@ -192,6 +193,23 @@ func wantsJSON(c *cobra.Command) bool {
 	}
 	json, err := c.Flags().GetBool("json")
 	return err == nil && json
+}
+
+// eachTold is each for a deed that says nothing when it goes well: where it fails for
+// some, the others are told of.
+func (d *deps) eachTold(did string, names []string, f func(name string) error) error {
+	var done []string
+	err := each(names, func(name string) error {
+		err := f(name)
+		if err == nil {
+			done = append(done, name)
+		}
+		return err
+	})
+	if err != nil && len(done) > 0 {
+		fmt.Fprintf(d.errs, "banger: %s: %s\n", did, ui.Clean(strings.Join(done, ", ")))
+	}
+	return err
 }
 
 // each does f for every name, all of them, and joins the errors.

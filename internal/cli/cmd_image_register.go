@@ -103,5 +103,5 @@ func newImageDeleteCommand(d *deps) *cobra.Command {
 }
 
 func runImageDelete(ctx context.Context, d *deps, images []string) error {
-	return each(images, func(name string) error { return d.client.DeleteImage(ctx, name) })
+	return d.eachTold("deleted", images, func(name string) error { return d.client.DeleteImage(ctx, name) })
 }

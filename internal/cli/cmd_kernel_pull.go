@@ -55,7 +55,7 @@ func newKernelDeleteCommand(d *deps) *cobra.Command {
 		Args:              some("kernels"),
 		ValidArgsFunction: d.completeKernels,
 		RunE: func(c *cobra.Command, args []string) error {
-			return each(args, func(name string) error { return d.client.DeleteKernel(c.Context(), name) })
+			return d.eachTold("deleted", args, func(name string) error { return d.client.DeleteKernel(c.Context(), name) })
 		},
 	}
 }

@@ -36,7 +36,7 @@ One with a workspace that is stopped is started to look.`,
 }
 
 func runVMDelete(ctx context.Context, o vmDeleteOptions, d *deps, vms []string) error {
-	return each(vms, func(name string) error { return d.deleteVM(ctx, o, name) })
+	return d.eachTold("deleted", vms, func(name string) error { return d.deleteVM(ctx, o, name) })
 }
 
 func (d *deps) deleteVM(ctx context.Context, o vmDeleteOptions, name string) error {

@@ -130,7 +130,7 @@ func newVMPortRmCommand(d *deps) *cobra.Command {
 }
 
 func runVMPortRm(ctx context.Context, d *deps, vm string, texts []string) error {
-	return each(texts, func(text string) error {
+	return d.eachTold("taken away", texts, func(text string) error {
 		host, _, _ := strings.Cut(text, ":")
 		number, err := portNumber(host, 1)
 		if err != nil {

@@ -45,7 +45,7 @@ func runVMSessionStop(ctx context.Context, o vmSessionStopOptions, d *deps, args
 	if o.grace < 0 {
 		return bad("", "--grace %s: it can't be negative", o.grace)
 	}
-	return each(args[1:], func(session string) error {
+	return d.eachTold("stopped", args[1:], func(session string) error {
 		if err := d.client.StopSession(ctx, args[0], session, api.StopSession{Grace: o.grace}); err != nil {
 			return err
 		}
@@ -76,7 +76,7 @@ func runVMSessionKill(ctx context.Context, o vmSessionKillOptions, d *deps, args
 	if err != nil {
 		return err
 	}
-	return each(args[1:], func(session string) error {
+	return d.eachTold("got the signal", args[1:], func(session string) error {
 		err := d.client.SignalSession(ctx, args[0], session, api.SignalSession{Signal: int(number)})
 		if err == nil && number == unix.SIGKILL {
 			_, err = d.client.WaitSession(ctx, args[0], session)
@@ -116,7 +116,7 @@ func newVMSessionDeleteCommand(d *deps) *cobra.Command {
 }
 
 func runVMSessionDelete(ctx context.Context, o vmSessionDeleteOptions, d *deps, args []string) error {
-	return each(args[1:], func(session string) error {
+	return d.eachTold("deleted", args[1:], func(session string) error {
 		if o.force {
 			if err := d.killSession(ctx, args[0], session); err != nil {
 				return err
