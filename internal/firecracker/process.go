@@ -50,7 +50,8 @@ type Process struct {
 // that the process is the one that was recorded and that the API socket in
 // dir is served by it; it does not ask the API, which a paused VMM may not
 // answer. [ErrGone] when that process does not run, [ErrNoAPI] when it runs
-// but does not serve dir's API socket: then [Find] can still end it.
+// but does not serve dir's API socket: then [Find] can still end it. After any other
+// error nothing is known of it.
 func Adopt(ctx context.Context, id Identity, dir string) (*Process, error) {
 	p, err := Find(id, dir)
 	if err != nil {
@@ -150,6 +151,9 @@ var ErrNoAPI = errors.New("the process does not serve its API socket")
 // works also while the process is stopped.
 func (p *Process) checkPeer(ctx context.Context) error {
 	conn, err := dialUnix(ctx, filepath.Join(p.dir, APISocket))
+	if err != nil && (ctx.Err() != nil || lacksMeans(err)) {
+		return err
+	}
 	if err != nil {
 		return fmt.Errorf("%w: %v", ErrNoAPI, err)
 	}
@@ -162,6 +166,16 @@ func (p *Process) checkPeer(ctx context.Context) error {
 		return fmt.Errorf("%w: process %d does, not %d", ErrNoAPI, pid, want)
 	}
 	return nil
+}
+
+// lacksMeans says of an error that it is this process or its host that could not ask.
+func lacksMeans(err error) bool {
+	for _, lack := range []error{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOBUFS} {
+		if errors.Is(err, lack) {
+			return true
+		}
+	}
+	return false
 }
 
 // peerPID is the process that called listen on the other end (SO_PEERCRED).

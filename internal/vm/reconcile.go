@@ -88,7 +88,7 @@ func (m *Manager) Reconcile(ctx context.Context) error {
 		}
 		v, err := m.read(e.Name())
 		if errors.Is(err, errUnread) {
-			return m.unread(e.Name(), err)
+			return m.unknown(e.Name(), err)
 		}
 		if err != nil {
 			m.Log.Error("a VM is set aside", "directory", m.dir(e.Name()), "error", err)
@@ -98,9 +98,16 @@ func (m *Manager) Reconcile(ctx context.Context) error {
 			known = append(known, v)
 		}
 	}
+	var looked []found
+	for _, v := range known {
+		f, err := v.look(ctx)
+		if err != nil {
+			return m.unknown(v.record().ID, err)
+		}
+		looked = append(looked, f)
+	}
 	// The network first and whole: what runs must not lose its tap.
-	looked, err := m.reattach(ctx, known)
-	if err != nil {
+	if err := m.reattach(ctx, looked); err != nil {
 		m.Log.Error("cannot restore the network of running VMs", "error", err)
 	}
 	for _, f := range looked {
@@ -132,14 +139,14 @@ func (m *Manager) read(id string) (*machine, error) {
 	return v, nil
 }
 
-// unread is what a person is told whose bangerd does not start for the record of one
-// VM.
-func (m *Manager) unread(id string, err error) error {
+// unknown is what a person is told whose bangerd does not start, since it can't tell how
+// one VM is.
+func (m *Manager) unknown(id string, err error) error {
 	return &api.Error{
 		Kind:    api.KindHost,
 		Message: fmt.Sprintf("cannot take up the VM in %s: %v", m.dir(id), err),
 		Hint: fmt.Sprintf("nothing was done to any VM, and those that run run on; see what the host's disk and its kernel's log say, and try again. "+
-			"Where that file stays lost, move the directory out of %s: bangerd starts without that VM then, and ends it", m.StateDir),
+			"Where a file stays lost, move the directory out of %s: bangerd starts without that VM then, and ends it", m.StateDir),
 	}
 }
 
@@ -172,32 +179,35 @@ func (m *Manager) setAside(id string) error {
 	return nil
 }
 
-// look finds out what is there of a VM's VMM.
-func (v *machine) look(ctx context.Context) found {
+// look finds out what is there of a VM's VMM. An error says that it can't be told.
+func (v *machine) look(ctx context.Context) (found, error) {
 	r, f := v.record(), found{machine: v}
 	if r.VMM == nil {
-		return f
+		return f, nil
 	}
 	self, err := proc.Of(os.Getpid())
-	f.otherBoot = err == nil && self.BootID != r.VMM.Identity.BootID
+	if err != nil {
+		return f, err
+	}
+	f.otherBoot = self.BootID != r.VMM.Identity.BootID
 	f.process, err = firecracker.Adopt(ctx, r.VMM.Identity, v.m.runDir(r.ID))
 	f.alive = err == nil
-	return f
+	if errors.Is(err, firecracker.ErrGone) || errors.Is(err, firecracker.ErrNoAPI) {
+		err = nil
+	}
+	return f, err
 }
 
-// reattach looks at each VM, once, and gives what runs its network.
-func (m *Manager) reattach(ctx context.Context, known []*machine) ([]found, error) {
+// reattach gives what runs its network.
+func (m *Manager) reattach(ctx context.Context, looked []found) error {
 	m.netMu.Lock()
 	defer m.netMu.Unlock()
-	var looked []found
-	for _, v := range known {
-		f := v.look(ctx)
-		looked = append(looked, f)
-		if r := v.record(); decide(r, f.seen) == actAdopt {
+	for _, f := range looked {
+		if r := f.record(); decide(r, f.seen) == actAdopt {
 			m.attached[r.ID] = r.Lease
 		}
 	}
-	return looked, m.Network.Set(ctx, leases(m.attached))
+	return m.Network.Set(ctx, leases(m.attached))
 }
 
 // recover does what decide says.

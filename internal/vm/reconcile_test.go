@@ -2,14 +2,19 @@ package vm
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/banger-vm/banger/internal/firecracker"
+	"github.com/banger-vm/banger/internal/proc"
 )
 
 // What is there of a VM without a record is removed, unless it has a disk: that
@@ -47,6 +52,48 @@ func TestADirectoryWithoutARecord(t *testing.T) {
 			t.Errorf("%q: set aside %q", tt.files, kept)
 		}
 	}
+}
+
+// A VMM that could not be looked at, for now or because this daemon is told to end, is
+// not one that is gone.
+func TestAVMMThatCannotBeLookedAt(t *testing.T) {
+	dir, err := os.MkdirTemp("/tmp", "vm") // short: socket paths end at 107 bytes
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	v := newBox(t)
+	v.m.RuntimeDir = dir
+	self, err := proc.Of(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.rec.VMM = &VMM{Identity: self}
+	if f, err := v.look(t.Context()); err != nil || f.alive {
+		t.Errorf("with no API it is alive: %v, %v", f.alive, err)
+	}
+	writeFiles(t, v.m.runDir(v.rec.ID))
+	l, err := net.Listen("unix", filepath.Join(v.m.runDir(v.rec.ID), firecracker.APISocket))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	over, end := context.WithCancel(t.Context())
+	end()
+	if _, err := v.look(over); !errors.Is(err, context.Canceled) {
+		t.Errorf("a daemon that is to end gets %v", err)
+	}
+	givenOut := noFilesLeft(t)
+	_, err = v.look(t.Context())
+	givenOut()
+	if !errors.Is(err, unix.EMFILE) {
+		t.Errorf("one that can open no file gets %v", err)
+	}
+	f, err := v.look(t.Context())
+	if err != nil || !f.alive {
+		t.Fatalf("alive: %v, %v", f.alive, err)
+	}
+	f.process.Release()
 }
 
 func writeFiles(t *testing.T, dir string, names ...string) {
