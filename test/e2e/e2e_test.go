@@ -175,7 +175,7 @@ func setupFor(env *testscript.Env, atEnd func(func()), tell func(...any)) error 
 		"NODE_PATH":          os.Getenv("NODE_PATH"),
 		"WAIT":               or(waitFlag, "--wait=agent"),
 		// In software emulation a guest with two processors can die on a busy host
-		// (ARCHITECTURE, "One processor boots"), which no script is about.
+		// (ARCHITECTURE, "One processor boots"). promises takes banger's own default.
 		"BANGER_DEFAULT_VCPUS": "1",
 	} {
 		env.Setenv(name, value)

@@ -2,14 +2,16 @@
 // and sockets over a guest that is a Go function and speaks the real protocol
 // of banger's agent. It boots in milliseconds.
 //
-// The commands of its guest are words: true; boot prints the boot's id; wait
-// says that it does and ends with its client; shift puts its clock forward by a minute, and clock says
-// by how many minutes it is wrong; first says whether commands were to go before
-// its init; say writes a word on the console; keep writes a word to its disk, and kept reads it; abrupt goes down
-// without an answer from then on when it is asked to, dumb does not and gives none either; hangup lets go of its command and says
-// so on the console; poweroff, halt, reboot and panic are what
-// they say, and what a kernel says of them; eat takes a GiB of memory. While its disk begins with "panic" and some dots, the guest
-// takes one of these away and panics before anything else; where it begins with "deaf", the guest never says a word.
+// The commands of its guest are words: true; boot prints the boot's id; wait says
+// that it does and ends with its client; shift puts its clock forward by a minute,
+// and clock says by how many minutes it is wrong; first says whether commands were
+// to go before its init; say writes a word on the console; keep writes a word to its
+// disk, and kept reads it; flood prints for ever; abrupt goes down without an answer
+// from then on when it is asked to, dumb does not and gives none either; hangup lets
+// go of its command and says so on the console; poweroff, halt, reboot and panic are
+// what they say, and what a kernel says of them; eat takes a GiB of memory. While its
+// disk begins with "panic" and some dots, the guest takes one of these away and
+// panics before anything else; where it begins with "deaf", it never says a word.
 package main
 
 import (
@@ -44,7 +46,7 @@ type guest struct {
 	conns  sync.WaitGroup
 
 	mu      sync.Mutex
-	manner  string        // abrupt or dumb, or how a guest is
+	manner  string        // how it takes a request to go down: abrupt, dumb, or "" as a guest does
 	first   bool          // the first command goes before the init
 	ahead   time.Duration // of the host's clock
 	eaten   [][]byte
